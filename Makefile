@@ -1,0 +1,31 @@
+# Every target sets up what it needs; run twice, the second time costs nothing.
+.PHONY: setup demo test lint schemas bench lock clean
+
+BIN := .venv/bin
+
+setup:
+	@.ci/setup
+
+demo: setup  ## run the main job: the quickstart recipe on the local backend, no key and no network
+	@$(BIN)/kaos-runner recipes/quickstart.yaml
+
+test: setup lint  ## the whole test suite
+	@$(BIN)/python -m pytest
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+schemas: setup  ## regenerate schemas/ and docs/recipe.md from the types
+	@$(BIN)/python -m kaos_runner.recipe.generate
+
+bench: setup  ## print the benchmarks; nothing is asserted
+	@$(BIN)/python -m tests.benchmarks
+
+lock: setup  ## resolve requirements.lock anew
+	@.tools/uv/bin/uv pip compile --generate-hashes --no-header --no-emit-index-url --universal --python-version 3.13 \
+	  --group dev pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf .venv .tools .pytest_cache .mypy_cache .ruff_cache build dist

@@ -1,0 +1,1 @@
+"""A declarative runner for AI agents in sandboxes."""

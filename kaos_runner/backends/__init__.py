@@ -1,0 +1,1 @@
+"""How a provider makes, finds, tags, lists and ends sandboxes."""

@@ -1,0 +1,1 @@
+"""The recipe language: types, schema, source with marks, templates, loading."""
