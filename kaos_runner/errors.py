@@ -47,8 +47,10 @@ class ExitCode(IntEnum):
 class Problem:
     """One fault of a recipe, or of what it needs, at a place.
 
-    `line` and `column` count from 1, in characters; None where no place is known. `path` is the place in the
-    document, such as `prompts[1].checks[0].run`. `source` is the faulty line for the caret; it is None where quoting
+    `line` and `column` count from 1, in characters; None where no place is known. `path` is the
+    place in the
+    document, such as `prompts[1].checks[0].run`. `source` is the faulty line for the caret; it is
+    None where quoting
     the file could give away something that is not a recipe.
     """
 
@@ -141,7 +143,8 @@ class LimitReachedError(KaosRunnerError):
 
 
 class CleanupError(KaosRunnerError):
-    """The sandbox could not be cleaned up; `sandbox_id` and `command` say what is left and how to remove it."""
+    """The sandbox could not be cleaned up; `sandbox_id` and `command` say what is left and how to
+    remove it."""
 
     exit_code = ExitCode.CLEANUP
 

@@ -1,6 +1,7 @@
 """One typed stream: every sink and every record is fed by these events.
 
-An event is a frozen pydantic model with a literal `type`. `Bus.emit` stamps it (`run_id`, `seq`, `at`), masks every
+An event is a frozen pydantic model with a literal `type`. `Bus.emit` stamps it (`run_id`, `seq`,
+`at`), masks every
 string in it once, and hands the `Record` to each sink in turn. Sinks never see an unmasked value.
 """
 
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SCHEMA = "kaos-runner/event/1"
+SCHEMA: Literal["kaos-runner/event/1"] = "kaos-runner/event/1"
 
 Phase = Literal[
     "prepare", "sandbox", "workspace", "session", "prompts", "checks", "artifacts", "cleanup"
@@ -107,7 +108,7 @@ class SandboxEnded(Event):
     type: Literal["sandbox_ended"] = "sandbox_ended"
     sandbox_id: str
     end: Literal["deleted", "kept", "paused", "left", "failed"] = Field(
-        description="`left`: connected to, so not ours to delete. `failed`: it could not be cleaned up."
+        description="`left`: connected to, so not ours. `failed`: could not be cleaned up."
     )
     reason: str
     command: str | None = Field(
@@ -160,7 +161,8 @@ class Think(Event):
 
 
 class ToolCall(Event):
-    """The model calls a tool. `call` is unique within the run; the provider's own id need not be."""
+    """The model calls a tool. `call` is unique within the run; the provider's own id need not
+    be."""
 
     type: Literal["tool_call"] = "tool_call"
     call: int

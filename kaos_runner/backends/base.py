@@ -1,6 +1,7 @@
 """The seam that a backend implements; third parties register theirs under `kaos_runner.backends`.
 
-A backend's module is imported for every `validate`, so it imports no provider SDK at module level. Every exception of
+A backend's module is imported for every `validate`, so it imports no provider SDK at module level.
+Every exception of
 a provider is mapped at the backend's boundary to an error of `kaos_runner.errors`.
 """
 
@@ -61,11 +62,13 @@ class Labels:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxRequest:
-    """Everything that create and connect need, resolved: the recipe, and what it may not hold itself."""
+    """Everything that create and connect need, resolved: the recipe, and what it may not hold
+    itself."""
 
     recipe: Recipe
     environ: Mapping[str, str]
-    """The host's variables as they were at the start; provider keys are read from here, never from `os.environ`."""
+    """The host's variables as they were at the start; provider keys are read from here, never from
+    `os.environ`."""
     secrets: Mapping[str, str] = field(default_factory=dict)
     """Name and value of each of `recipe.secrets`: part of the sandbox's environment."""
     isolation: Literal["auto", "bubblewrap", "none"] | None = None
@@ -73,9 +76,11 @@ class SandboxRequest:
     notify: Callable[[str, str], None] = lambda _level, _message: None
     """Tells the user: level (`info`, `warning`) and message."""
     on_retry: Callable[[str, int, str, float], None] = lambda _op, _attempt, _reason, _wait: None
-    """Tells of a transient failure that is tried again: operation, attempt from 1, reason, seconds of waiting."""
+    """Tells of a transient failure that is tried again: operation, attempt from 1, reason, seconds
+    of waiting."""
     on_lost: Callable[[SandboxLostError], None] = lambda _error: None
-    """Called once, by the Kaos, when it finds that the sandbox is gone: tools swallow an OSError, the run must not."""
+    """Called once, by the Kaos, when it finds that the sandbox is gone: tools swallow an OSError,
+    the run must not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,9 +101,11 @@ class Sandbox(Protocol):
     id: str
     """The provider's; enough to connect again."""
     kaos: Kaos
-    """KAOS bound to this sandbox, its working directory the recipe's workdir, which exists. It never ends the sandbox."""
+    """KAOS bound to this sandbox, its working directory the recipe's workdir, which exists. It
+    never ends the sandbox."""
     isolation: str | None
-    """What separates it from the host where that is not the provider's business: `bubblewrap`, `none`; else None."""
+    """What separates it from the host where that is not the provider's business: `bubblewrap`,
+    `none`; else None."""
 
     async def keepalive(self, ttl: timedelta) -> None:
         """Make the provider keep it for at least `ttl` from now; a no-op where nothing expires."""
@@ -109,7 +116,8 @@ class Sandbox(Protocol):
         ...
 
     async def suspend(self) -> bool:
-        """Keep it as cheaply as the provider can (pause, stop) and detach; False where it simply lives on."""
+        """Keep it as cheaply as the provider can (pause, stop) and detach; False where it simply
+        lives on."""
         ...
 
     async def destroy(self) -> None:
@@ -130,14 +138,18 @@ class Backend(Protocol):
     """Provider variables that work without a line in the recipe."""
 
     def sandbox_id(self, recipe: Recipe, environ: Mapping[str, str]) -> str | None:
-        """The sandbox to connect to, from the recipe's own fields or a provider variable; None means create."""
+        """The sandbox to connect to, from the recipe's own fields or a provider variable; None
+        means create."""
         ...
 
     def problems(self, recipe: Recipe, environ: Mapping[str, str]) -> list[Problem]:
-        """Everything missing or unusable, found without the network: keys, packages, devices, fields.
+        """Everything missing or unusable, found without the network: keys, packages, devices,
+        fields.
 
-        A problem about a field of the recipe names it in `path`, and the loader finds its place. A problem about
-        the machine (a key, a package, a device) has an empty `path`: exit code 3, where the others mean 2.
+        A problem about a field of the recipe names it in `path`, and the loader finds its place. A
+        problem about
+        the machine (a key, a package, a device) has an empty `path`: exit code 3, where the others
+        mean 2.
         """
         ...
 
@@ -171,7 +183,8 @@ class Backend(Protocol):
         ...
 
     async def diagnose(self, environ: Mapping[str, str], *, online: bool) -> list[Diagnosis]:
-        """What `doctor` says about this backend on this machine; asks servers only when `online`."""
+        """What `doctor` says about this backend on this machine; asks servers only when
+        `online`."""
         ...
 
 

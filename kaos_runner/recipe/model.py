@@ -1,7 +1,9 @@
 """The recipe's types: what a recipe is once it is composed, validated and rendered.
 
-They are the one source of `schemas/recipe.schema.json` and `docs/recipe.md`: titles, descriptions, examples and
-defaults stand here and nowhere else. Units are parsed on the way in: durations become seconds (float), sizes bytes
+They are the one source of `schemas/recipe.schema.json` and `docs/recipe.md`: titles, descriptions,
+examples and
+defaults stand here and nowhere else. Units are parsed on the way in: durations become seconds
+(float), sizes bytes
 (int), counts int.
 """
 
@@ -74,7 +76,8 @@ Count = Annotated[int, BeforeValidator(parse_count, json_schema_input_type=int |
 
 
 class Frozen(BaseModel):
-    """Base of the recipe's types: immutable, unknown keys refused, field docstrings as descriptions."""
+    """Base of the recipe's types: immutable, unknown keys refused, field docstrings as
+    descriptions."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True
@@ -121,18 +124,21 @@ class PathFile(Frozen):
     from_: str = Field(alias="from")
     """Relative to the recipe."""
     to: str = "."
-    """Relative to the workdir. A directory's contents go into it; a file is put there, or under a name that ends it."""
+    """Relative to the workdir. A directory's contents go into it; a file is put there, or under a
+    name that ends it."""
 
 
 class GitFile(Frozen):
-    """A git work tree of the host, as one bundle: without ignored files, hooks, remotes or credentials."""
+    """A git work tree of the host, as one bundle: without ignored files, hooks, remotes or
+    credentials."""
 
     git: str
     """The work tree, relative to the recipe."""
     to: str = "."
     """A directory relative to the workdir."""
     ref: str = "HEAD"
-    """What is checked out. With `HEAD`, uncommitted changes of the work tree are not taken along."""
+    """What is checked out. With `HEAD`, uncommitted changes of the work tree are not taken
+    along."""
 
 
 class TextFile(Frozen):
@@ -157,7 +163,8 @@ class Model(Frozen):
     max_context: Count | None = None
     """The model's context window in tokens."""
     replay: str | None = None
-    """A cassette, relative to the recipe: the model's turns are played from it, with no key and no network."""
+    """A cassette, relative to the recipe: the model's turns are played from it, with no key and no
+    network."""
 
 
 class ApprovalRule(Frozen):
@@ -167,7 +174,8 @@ class ApprovalRule(Frozen):
     match: str = "*"
     """A shell-style pattern over the command (shell) or the path (file tools)."""
     action: Literal["allow", "deny", "ask"]
-    """`ask` without a terminal is `deny`. A denial reaches the agent as a tool error, and the turn goes on."""
+    """`ask` without a terminal is `deny`. A denial reaches the agent as a tool error, and the turn
+    goes on."""
 
 
 class Agent(Frozen):
@@ -236,7 +244,8 @@ class Prompt(Frozen):
     """The name by which later templates refer to it."""
     checks: tuple[Check, ...] = ()
     retry: int = Field(default=0, ge=0, le=20)
-    """How many further turns may be used when a check fails: same session, same sandbox, the failing output fed back."""
+    """How many further turns may be used when a check fails: same session, same sandbox, the
+    failing output fed back."""
     output: Output | None = None
 
 

@@ -13,7 +13,8 @@ GROUP = "kaos_runner.backends"
 
 
 class BackendInfo(Protocol):
-    """What the recipe language needs to know of a backend; `kaos_runner.backends.base.Backend` has it all."""
+    """What the recipe language needs to know of a backend; `kaos_runner.backends.base.Backend` has
+    it all."""
 
     name: str
     config: type[BackendConfig]
@@ -23,6 +24,7 @@ class BackendInfo(Protocol):
 
 @cache
 def backend_classes() -> dict[str, type[Any]]:
-    """Every registered backend's class by name, sorted; modules are imported, provider SDKs are not."""
+    """Every registered backend's class by name, sorted; modules are imported, provider SDKs are
+    not."""
     found = {entry.name: entry.load() for entry in entry_points(group=GROUP)}
     return dict(sorted(found.items()))
