@@ -8,7 +8,7 @@ string in it once, and hands the `Record` to each sink in turn. Sinks never see 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -200,7 +200,7 @@ class Usage(Event):
     """Tokens of one model call."""
 
     type: Literal["usage"] = "usage"
-    input: int
+    input: int = Field(description="All input tokens, cache reads and writes included.")
     output: int
     cache_read: int
     cache_write: int
@@ -217,6 +217,18 @@ class TurnFinished(Event):
     final_message: str
     steps: int
     tool_calls: int
+
+
+class PromptFinished(Event):
+    """A prompt, its checks and its retries are over."""
+
+    type: Literal["prompt_finished"] = "prompt_finished"
+    prompt: int
+    prompt_id: str | None
+    status: Literal["succeeded", "failed"]
+    attempts: int
+    final_message: str
+    output: Any = Field(default=None, description="Parsed, where the prompt has an output schema.")
 
 
 class CheckFinished(Event):
@@ -280,6 +292,7 @@ AnyEvent = Annotated[
     | Approval
     | Usage
     | TurnFinished
+    | PromptFinished
     | CheckFinished
     | ArtifactCollected
     | RunFinished,
@@ -335,7 +348,7 @@ class Bus:
             run_id=self.run_id,
             seq=self._seq,
             at=datetime.now(UTC),
-            event=event.model_validate(masked(event.model_dump(), self._mask)),
+            event=_masked_event(event, self._mask),
         )
         for sink in self._sinks:
             sink.handle(record)
@@ -346,12 +359,22 @@ class Bus:
             sink.close()
 
 
+def _masked_event(event: AnyEvent, mask: Callable[[str], str]) -> AnyEvent:
+    """Mask every free string; a literal, such as `type`, cannot hold a secret."""
+    free = {
+        name: getattr(event, name)
+        for name, info in type(event).model_fields.items()
+        if get_origin(info.annotation) is not Literal
+    }
+    return event.model_copy(update=masked(free, mask))
+
+
 def masked(value: Any, mask: Callable[[str], str]) -> Any:
     """The same JSON-like value with every string in it masked, keys included."""
     if isinstance(value, str):
         return mask(value)
     if isinstance(value, dict):
-        return {mask(k) if isinstance(k, str) else k: masked(v, mask) for k, v in value.items()}
+        return {masked(k, mask): masked(v, mask) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [masked(v, mask) for v in value]
     return value
