@@ -372,7 +372,8 @@ def _masked_event(event: AnyEvent, mask: Callable[[str], str]) -> AnyEvent:
 def masked(value: Any, mask: Callable[[str], str]) -> Any:
     """The same JSON-like value with every string in it masked, keys included."""
     if isinstance(value, str):
-        return mask(value)
+        # Bytes of a name that are no UTF-8 arrive as lone surrogates, which no JSON can hold.
+        return mask(value).encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):
         return {masked(k, mask): masked(v, mask) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -56,10 +56,10 @@ class Mask:
 
     def __init__(self, values: Iterable[str]) -> None:
         forms = sorted({form for value in values for form in _forms(value)}, key=len, reverse=True)
-        self._longest = max((len(form.encode()) for form in forms), default=0)
+        self._longest = max((len(_bytes(form)) for form in forms), default=0)
         self._pattern = re.compile("|".join(map(re.escape, forms))) if forms else None
         self._bytes = (
-            re.compile(b"|".join(re.escape(form.encode()) for form in forms)) if forms else None
+            re.compile(b"|".join(re.escape(_bytes(form)) for form in forms)) if forms else None
         )
 
     def __call__(self, text: str) -> str:
@@ -92,7 +92,7 @@ def _forms(value: str) -> Iterator[str]:
     """Every form under which the value is recognised, each of at least `MINIMUM` characters."""
     parts = {value, *(line.strip() for line in value.splitlines())}
     for part in (p for p in parts if len(p) >= MINIMUM):
-        raw = part.encode("utf-8", "surrogateescape")
+        raw = _bytes(part)
         quoted = quote(part, safe="", errors="replace")
         yield from (part, json.dumps(part)[1:-1], json.dumps(part, ensure_ascii=False)[1:-1])
         yield from (quoted, quote(part, errors="replace"), quote_plus(part, errors="replace"))
@@ -110,3 +110,7 @@ def _base64_forms(raw: bytes) -> Iterator[str]:
         coded = base64.b64encode(bytes(shift) + raw + bytes(2)).decode()[start:end]
         yield coded
         yield coded.replace("+", "-").replace("/", "_")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

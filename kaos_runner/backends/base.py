@@ -29,8 +29,12 @@ class Defaults:
     workdir: str | None
     """Absolute; None for a directory that the backend makes."""
     image: str | None = None
+    image_env: str | None = None
+    """A provider variable that gives the image, such as `BOXLITE_IMAGE`."""
     has_image: bool = False
     cleanup: Cleanup = "always"
+    cleanup_env: tuple[str, Cleanup] | None = None
+    """A provider variable that, set to `1`, stands for another policy: `SPRITE_DELETE_ON_EXIT`."""
 
 
 @dataclass(frozen=True, slots=True)
