@@ -1,6 +1,7 @@
 """Every error that a user can meet, with its exit code and a hint.
 
     KaosRunnerError
+    ├── DemandsUnmetError       1    it ran, and a check, an output schema or an artifact failed
     ├── UsageError              2    wrong usage
     │   └── RecipeError         2    an invalid recipe: carries its problems
     ├── PrerequisiteError       3    something needed is missing, found before create
@@ -102,6 +103,12 @@ class RecipeError(UsageError):
         self.problems = tuple(problems)
         errors = [p for p in self.problems if p.severity == "error"]
         super().__init__(str(errors[0]) if errors else "the recipe is invalid")
+
+
+class DemandsUnmetError(KaosRunnerError):
+    """The run came to its end, and something that the recipe demands does not hold."""
+
+    exit_code = ExitCode.DEMANDS_UNMET
 
 
 class PrerequisiteError(KaosRunnerError):

@@ -49,7 +49,7 @@ class RunStarted(Event):
     recipe_file: str
     recipe_digest: str
     backend: str
-    isolation: str | None = Field(description="local only: `bubblewrap` or `none`.")
+    isolation: str | None = Field(description="local only: what was asked for.")
     workdir: str | None
     model: str
     replay: bool = Field(description="The model's turns come from a cassette.")
@@ -100,6 +100,9 @@ class SandboxReady(Event):
     sandbox_id: str
     created: bool = Field(description="False: connected to, and so never deleted.")
     workdir: str
+    isolation: str | None = Field(
+        default=None, description="local only: what was used, `bubblewrap` or `none`."
+    )
 
 
 class SandboxEnded(Event):

@@ -130,6 +130,7 @@ def absorb(result: Result, record: Record) -> None:
         case events.Notice(level="warning" | "error") as event:
             result.notices.append(event.message)
         case events.SandboxReady() as event:
+            result.isolation = event.isolation
             result.sandbox = SandboxResult(
                 id=event.sandbox_id, created=event.created, workdir=event.workdir
             )

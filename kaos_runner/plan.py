@@ -1,0 +1,343 @@
+"""The plan of a run: every value resolved, with its origin, before anything is started.
+
+Precedence, highest first: flag (or `KAOS_RUNNER_<OPTION>`), recipe, provider variable, default.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from kaos_runner.errors import PrerequisiteError, Problem, RecipeError, UsageError
+from kaos_runner.recipe.load import LoadOptions, load
+from kaos_runner.recipe.model import Model
+from kaos_runner.recipe.params import gather
+from kaos_runner.recipe.registry import backend_classes
+from kaos_runner.recipe.render import RunContext
+from kaos_runner.secrets import MINIMUM, Mask, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from kaos_runner.backends.base import Backend
+    from kaos_runner.recipe.load import Loaded
+    from kaos_runner.recipe.model import Cleanup, Recipe
+    from kaos_runner.recipe.render import Rendered
+
+Isolation = Literal["auto", "bubblewrap", "none"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the command line says about a run."""
+
+    recipe: Path
+    params: Sequence[str] = ()
+    params_file: Path | None = None
+    env_file: Path | None = None
+    backend: str | None = None
+    model: str | None = None
+    replay: Path | None = None
+    record: Path | None = None
+    cleanup: Cleanup | None = None
+    isolation: Isolation | None = None
+    untrusted: bool = False
+    strict: bool = False
+    allow_path: Sequence[Path] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One resolved value, and where it came from."""
+
+    name: str
+    value: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPlan:
+    """Which model answers, how it is reached, and with which key."""
+
+    provider: str
+    name: str
+    base_url: str | None
+    api_key: str | None = field(repr=False)
+    api_key_env: str
+    max_context: int | None
+    replay: Path | None
+    """The cassette that plays the model."""
+    shipped: bool = False
+    """The cassette comes from the recipe's own work tree."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything that a run needs, resolved and checked; nothing has been started."""
+
+    run_id: str
+    options: Options
+    loaded: Loaded
+    rendered: Rendered
+    recipe: Recipe
+    """Typed, with the backend's defaults and the flags applied."""
+    backend: Backend
+    sandbox_id: str | None
+    """Connect to it instead of creating one."""
+    model: ModelPlan
+    cleanup: Cleanup
+    secrets: Mapping[str, str] = field(repr=False)
+    environ: Mapping[str, str] = field(repr=False)
+    mask: Mask = field(repr=False)
+    values: Sequence[Value]
+    warnings: Sequence[Problem]
+
+
+def make_plan(options: Options, environ: Mapping[str, str], run_id: str) -> Plan:
+    """Load, validate and render the recipe, and resolve every value.
+
+    Raises:
+        RecipeError: the recipe is invalid, or the backend cannot do what it asks.
+        PrerequisiteError: a key, a secret, a package or a device is missing.
+    """
+    environ = with_env_file(environ, options.env_file)
+    loaded = load_recipe(options)
+    loaded.raise_for_problems(strict=options.strict)
+    rendered = render(options, loaded, environ, run_id)
+    return _Resolver(options, environ, run_id, loaded, rendered).plan()
+
+
+def load_recipe(options: Options) -> Loaded:
+    """The recipe with its problems, as the options ask for it."""
+    return load(
+        options.recipe,
+        options=LoadOptions(
+            backend=options.backend,
+            allow_path=tuple(options.allow_path),
+            untrusted=options.untrusted,
+            strict=options.strict,
+        ),
+    )
+
+
+def render(options: Options, loaded: Loaded, environ: Mapping[str, str], run_id: str) -> Rendered:
+    """The recipe rendered with the parameters of the options."""
+    params = gather(loaded.params, options.params, options.params_file, environ)
+    return loaded.render(params=params, environ=environ, run=RunContext.now(run_id))
+
+
+def with_env_file(environ: Mapping[str, str], env_file: Path | None) -> dict[str, str]:
+    """The host's variables, and below them those of an env file.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    if env_file is None:
+        return dict(environ)
+    from dotenv import dotenv_values
+
+    try:
+        with env_file.open(encoding="utf-8") as lines:
+            found = dotenv_values(stream=lines, interpolate=False)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        msg = f"cannot read --env-file {env_file}: {reason}"
+        raise UsageError(msg) from error
+    return {**{k: v for k, v in found.items() if v is not None}, **environ}
+
+
+class _Resolver:
+    """Resolves one recipe's values, noting where each came from."""
+
+    def __init__(
+        self,
+        options: Options,
+        environ: Mapping[str, str],
+        run_id: str,
+        loaded: Loaded,
+        rendered: Rendered,
+    ) -> None:
+        self.options = options
+        self.environ = environ
+        self.run_id = run_id
+        self.loaded = loaded
+        self.rendered = rendered
+        self.values: list[Value] = []
+        self.warnings: list[Problem] = [p for p in loaded.problems if p.severity == "warning"]
+
+    def plan(self) -> Plan:
+        """Resolve everything; all prerequisites that are missing are told together."""
+        written = self.rendered.recipe
+        backend: Backend = backend_classes()[written.backend.type]()
+        self._note("backend", written.backend.type, "--backend" if self.options.backend else
+        "recipe")
+        sandbox_id = backend.sandbox_id(written, self.environ)
+        recipe = self._with_defaults(written, backend)
+        cleanup = self._cleanup(recipe, backend, sandbox_id)
+        model = self._model(recipe)
+        self._check(backend, recipe, model)
+        secrets = resolve(recipe.secrets, self.environ)
+        return Plan(
+            run_id=self.run_id,
+            options=self.options,
+            loaded=self.loaded,
+            rendered=self.rendered,
+            recipe=recipe,
+            backend=backend,
+            sandbox_id=sandbox_id,
+            model=model,
+            cleanup=cleanup,
+            secrets=secrets,
+            environ=self.environ,
+            mask=Mask(self._sensitive(recipe, model, secrets)),
+            values=tuple(self.values),
+            warnings=tuple(self.warnings),
+        )
+
+    def _note(self, name: str, value: Any, origin: str) -> Any:
+        self.values.append(Value(name, str(value), origin))
+        return value
+
+    def _first(self, name: str, *candidates: tuple[Any, str]) -> Any:
+        """The first candidate that is set; its origin is noted."""
+        for value, origin in candidates:
+            if value is not None:
+                return self._note(name, value, origin)
+        return None
+
+    def _with_defaults(self, recipe: Recipe, backend: Backend) -> Recipe:
+        defaults = backend.defaults
+        image = self._first(
+            "image",
+            (recipe.image, "recipe"),
+            (self.environ.get(defaults.image_env or "") or None, f"${defaults.image_env}"),
+            (defaults.image, "default"),
+        )
+        # A directory of the provider's machines means nothing where the backend makes one itself.
+        variable = self.environ.get("KIMI_WORK_DIR") or None if defaults.workdir else None
+        workdir = self._first(
+            "workdir",
+            (recipe.workdir, "recipe"),
+            (variable, "$KIMI_WORK_DIR"),
+            (defaults.workdir, "default"),
+        )
+        return recipe.model_copy(update={"image": image, "workdir": workdir})
+
+    def _cleanup(self, recipe: Recipe, backend: Backend, sandbox_id: str | None) -> Cleanup:
+        defaults = backend.defaults
+        variable, policy = defaults.cleanup_env or ("", None)
+        asked = policy if self.environ.get(variable) == "1" else None
+        chosen: Cleanup = self._first(
+            "cleanup",
+            (self.options.cleanup, "--cleanup"),
+            (recipe.cleanup, "recipe"),
+            (asked, f"${variable}"),
+            (defaults.cleanup, "default"),
+        )
+        if sandbox_id and chosen == "always":
+            file, line, column = self.rendered.place(("cleanup",))
+            self.warnings.append(
+                Problem(
+message=f"cleanup: {chosen} does nothing to a sandbox that was connected to",
+                    hint="what a run did not create it never deletes",
+                    file=file,
+                    line=line,
+                    column=column,
+                    path="cleanup",
+                    severity="warning",
+                )
+            )
+        return chosen
+
+    def _model(self, recipe: Recipe) -> ModelPlan:
+        flag = self.options.model
+        # A model that is asked for by name is asked for real: the recipe's cassette and server are
+        dropped.
+        written = Model(name=flag) if flag else recipe.agent.settings
+        origin = "--model" if flag else "recipe"
+        name = self._first(
+            "model", (written.name, origin), (self.environ.get("KIMI_MODEL_NAME"),
+            "$KIMI_MODEL_NAME")
+        )
+        kimi = written.provider == "kimi"
+        base_url = self._first(
+            "model.base_url",
+            (written.base_url, origin),
+            (self.environ.get("KIMI_BASE_URL") if kimi else None, "$KIMI_BASE_URL"),
+        )
+        replay = self._replay(written)
+        return ModelPlan(
+            provider=written.provider,
+            name=name or ("cassette" if replay else ""),
+            base_url=base_url,
+            api_key=self.environ.get(written.api_key_env) or None,
+            api_key_env=written.api_key_env,
+            max_context=written.max_context,
+            replay=replay,
+            shipped=replay is not None and self.options.replay is None,
+        )
+
+    def _replay(self, written: Model) -> Path | None:
+        own = self.rendered.dir / written.replay if written.replay else None
+        return self._first(  # type: ignore[no-any-return]
+            "model.replay", (self.options.replay, "--replay"), (own, "recipe")
+        )
+
+    def _check(self, backend: Backend, recipe: Recipe, model: ModelPlan) -> None:
+        """Raise for what the backend refuses (2), then for what is missing (3)."""
+        found = backend.problems(recipe, self.environ)
+        of_recipe = [self._placed(p) for p in found if p.path]
+        self.warnings += [p for p in of_recipe if p.severity == "warning"]
+        if errors := [p for p in of_recipe if p.severity == "error"]:
+            raise RecipeError(errors)
+        missing = [p for p in found if not p.path and p.severity == "error"]
+        missing += self._missing_model(model)
+        if missing:
+            raise PrerequisiteError(missing[0].message, hint=missing[0].hint, problems=missing)
+
+    def _missing_model(self, model: ModelPlan) -> list[Problem]:
+        if model.replay:
+            if model.replay.is_file():
+                return []
+            return [Problem(message=f"the cassette {model.replay} does not exist")]
+        missing = []
+        if not model.name:
+            missing.append(
+                Problem(
+                    message="no model is named",
+                    hint="set `agent.model` in the recipe, KIMI_MODEL_NAME, or --model",
+                )
+            )
+        if not model.api_key:
+            missing.append(
+                Problem(
+                    message=f"the model's key is missing: {model.api_key_env} is not set",
+                    hint=f"export {model.api_key_env}, or play a cassette with --replay",
+                )
+            )
+        return missing
+
+    def _placed(self, problem: Problem) -> Problem:
+        return self.rendered.placed(problem)
+
+    def _sensitive(
+        self, recipe: Recipe, model: ModelPlan, secrets: Mapping[str, str]
+    ) -> list[str]:
+        """Values that must not show: declared secrets, and every key that this process may use."""
+        named = {model.api_key_env, *PROVIDER_KEYS, *_env_names(recipe.model_dump())}
+        keys = (self.environ.get(name, "") for name in named)
+        return [*secrets.values(), *(key for key in keys if len(key) >= MINIMUM)]
+
+
+PROVIDER_KEYS = ("KIMI_API_KEY", "E2B_API_KEY", "SPRITE_TOKEN", "BOXLITE_API_KEY", "OPENAI_API_KEY")
+
+
+def _env_names(document: Any) -> set[str]:
+    """Every host variable that a `*_env` field names."""
+    if isinstance(document, dict):
+        own = {v for k, v in document.items() if k.endswith("_env") and isinstance(v, str)}
+        return own.union(*(_env_names(v) for v in document.values()))
+    if isinstance(document, list | tuple):
+        return set().union(*(_env_names(v) for v in document))
+    return set()
