@@ -5,7 +5,8 @@ Precedence, highest first: flag (or `KAOS_RUNNER_<OPTION>`), recipe, provider va
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -170,8 +171,9 @@ class _Resolver:
         """Resolve everything; all prerequisites that are missing are told together."""
         written = self.rendered.recipe
         backend: Backend = backend_classes()[written.backend.type]()
-        self._note("backend", written.backend.type, "--backend" if self.options.backend else
-        "recipe")
+        self._note(
+            "backend", written.backend.type, "--backend" if self.options.backend else "recipe"
+        )
         sandbox_id = backend.sandbox_id(written, self.environ)
         recipe = self._with_defaults(written, backend)
         cleanup = self._cleanup(recipe, backend, sandbox_id)
@@ -236,29 +238,24 @@ class _Resolver:
             (defaults.cleanup, "default"),
         )
         if sandbox_id and chosen == "always":
-            file, line, column = self.rendered.place(("cleanup",))
-            self.warnings.append(
-                Problem(
-message=f"cleanup: {chosen} does nothing to a sandbox that was connected to",
-                    hint="what a run did not create it never deletes",
-                    file=file,
-                    line=line,
-                    column=column,
-                    path="cleanup",
-                    severity="warning",
-                )
+            warning = Problem(
+                message=f"cleanup: {chosen} does nothing to a sandbox that was connected to",
+                hint="what a run did not create it never deletes",
+                path="cleanup",
+                severity="warning",
             )
+            self.warnings.append(self._placed(warning))
         return chosen
 
     def _model(self, recipe: Recipe) -> ModelPlan:
         flag = self.options.model
-        # A model that is asked for by name is asked for real: the recipe's cassette and server are
-        dropped.
+        # A model that is asked for by name is meant for real: the recipe's cassette is dropped.
         written = Model(name=flag) if flag else recipe.agent.settings
         origin = "--model" if flag else "recipe"
         name = self._first(
-            "model", (written.name, origin), (self.environ.get("KIMI_MODEL_NAME"),
-            "$KIMI_MODEL_NAME")
+            "model",
+            (written.name, origin),
+            (self.environ.get("KIMI_MODEL_NAME"), "$KIMI_MODEL_NAME"),
         )
         kimi = written.provider == "kimi"
         base_url = self._first(
@@ -319,11 +316,14 @@ message=f"cleanup: {chosen} does nothing to a sandbox that was connected to",
         return missing
 
     def _placed(self, problem: Problem) -> Problem:
-        return self.rendered.placed(problem)
+        keys = tuple(
+            int(index) if index else key
+            for key, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", problem.path)
+        )
+        file, line, column = self.rendered.place(keys)
+        return replace(problem, file=file, line=line, column=column)
 
-    def _sensitive(
-        self, recipe: Recipe, model: ModelPlan, secrets: Mapping[str, str]
-    ) -> list[str]:
+    def _sensitive(self, recipe: Recipe, model: ModelPlan, secrets: Mapping[str, str]) -> list[str]:
         """Values that must not show: declared secrets, and every key that this process may use."""
         named = {model.api_key_env, *PROVIDER_KEYS, *_env_names(recipe.model_dump())}
         keys = (self.environ.get(name, "") for name in named)
