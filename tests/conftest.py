@@ -23,9 +23,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--live"):
-        live = [item for item in items if item.get_closest_marker("live")]
-    if live:
+    live = [item for item in items if item.get_closest_marker("live")]
+    if live and not config.getoption("--live"):
         config.hook.pytest_deselected(items=live)
         items[:] = [item for item in items if item not in set(live)]
 
