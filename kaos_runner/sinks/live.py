@@ -89,9 +89,9 @@ class LiveConsoleSink(ConsoleSink):
     def _tell(self, line: Line) -> None:
         style = STYLES[line.style]
         first, rest = (line.text + "\n").split("\n", 1)
-        text = Text(first, style).append("\n" + rest[:-1] if rest else "", "dim")
-        if line.style == "plain":
-            text = Text(line.text)
+        text = Text().append(first, style)
+        if rest:
+            text.append("\n" + rest[:-1], "" if line.style == "plain" else "dim")
         grid = Table.grid(padding=(0, 1, 0, 0))
         grid.add_column(width=TAG_WIDTH, no_wrap=True)
         grid.add_column(overflow="fold")

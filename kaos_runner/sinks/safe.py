@@ -28,7 +28,7 @@ _UNSAFE = re.compile(
     "\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 without tab and line feed, DEL, C1
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"  # invisible within a word
     "\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"  # zero width, bidi
-    "\u2800\u3164\ufeff\uffa0\ufff0-\ufffb"  # blanks that are letters, marks, annotations
+    "\u2800\u3164\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff"  # blank letters, marks
     "\ud800-\udfff"  # halves of a pair: nothing can encode them
     "\U0001d173-\U0001d17a\U000e0000-\U000e0fff"  # can carry a whole message
     "]"

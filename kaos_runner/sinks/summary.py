@@ -81,7 +81,7 @@ def _checks(tally: Tally) -> Iterator[Line]:
 def _check_row(check: CheckFinished, width: int, tally: Tally) -> str:
     belongs = "recipe"
     if check.prompt is not None:
-        ids = {turn.prompt: turn.prompt_id for turn in tally.turns}
+        ids = {turn.prompt: turn.prompt_id for turn in tally.begun}
         belongs = words.prompt_name(check.prompt, ids.get(check.prompt))
         if check.attempt > 1:
             belongs += f", attempt {check.attempt}"

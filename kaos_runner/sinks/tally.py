@@ -38,7 +38,7 @@ class Tally:
     phases: list[ev.PhaseFinished] = field(default_factory=list)
     notices: list[ev.Notice] = field(default_factory=list)
     setup: list[ev.SetupFinished] = field(default_factory=list)
-    turn: ev.TurnStarted | None = None
+    begun: list[ev.TurnStarted] = field(default_factory=list)
     turns: list[ev.TurnFinished] = field(default_factory=list)
     prompts: list[ev.PromptFinished] = field(default_factory=list)
     steps: int = 0
@@ -85,7 +85,7 @@ class Tally:
     def _take_turn(self, event: ev.AnyEvent) -> None:
         match event:
             case ev.TurnStarted():
-                self.turn = event
+                self.begun.append(event)
                 self.running.clear()
             case ev.TurnFinished():
                 self.turns.append(event)
@@ -103,6 +103,11 @@ class Tally:
                 self.tokens.input += event.input
                 self.tokens.output += event.output
                 self.tokens.cache_read += event.cache_read
+
+    @property
+    def turn(self) -> ev.TurnStarted | None:
+        """The turn that began last."""
+        return self.begun[-1] if self.begun else None
 
     @property
     def checks(self) -> list[ev.CheckFinished]:
