@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kaos_runner.errors import PrerequisiteError, Problem, RecipeError, UsageError
@@ -20,6 +19,7 @@ from kaos_runner.secrets import MINIMUM, Mask, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from kaos_runner.backends.base import Backend
     from kaos_runner.recipe.load import Loaded
@@ -93,6 +93,18 @@ class Plan:
     mask: Mask = field(repr=False)
     values: Sequence[Value]
     warnings: Sequence[Problem]
+    missing: Sequence[Problem]
+    """Keys, secrets, packages and devices that the run needs and this machine lacks."""
+
+    def require(self) -> None:
+        """Refuse to go on with something missing.
+
+        Raises:
+            PrerequisiteError: names everything that is missing.
+        """
+        if self.missing:
+            first = self.missing[0]
+            raise PrerequisiteError(first.message, hint=first.hint, problems=self.missing)
 
 
 def make_plan(options: Options, environ: Mapping[str, str], run_id: str) -> Plan:
@@ -100,7 +112,6 @@ def make_plan(options: Options, environ: Mapping[str, str], run_id: str) -> Plan
 
     Raises:
         RecipeError: the recipe is invalid, or the backend cannot do what it asks.
-        PrerequisiteError: a key, a secret, a package or a device is missing.
     """
     environ = with_env_file(environ, options.env_file)
     loaded = load_recipe(options)
@@ -168,18 +179,17 @@ class _Resolver:
         self.warnings: list[Problem] = [p for p in loaded.problems if p.severity == "warning"]
 
     def plan(self) -> Plan:
-        """Resolve everything; all prerequisites that are missing are told together."""
+        """Resolve everything, and gather all that is missing."""
         written = self.rendered.recipe
         backend: Backend = backend_classes()[written.backend.type]()
-        self._note(
-            "backend", written.backend.type, "--backend" if self.options.backend else "recipe"
-        )
+        origin = "--backend" if self.options.backend else "recipe"
+        self._note("backend", written.backend.type, origin)
         sandbox_id = backend.sandbox_id(written, self.environ)
         recipe = self._with_defaults(written, backend)
         cleanup = self._cleanup(recipe, backend, sandbox_id)
         model = self._model(recipe)
-        self._check(backend, recipe, model)
-        secrets = resolve(recipe.secrets, self.environ)
+        secrets, missing = resolve(recipe.secrets, self.environ)
+        missing = [*self._of_machine(backend, recipe), *self._of_model(model), *missing]
         return Plan(
             run_id=self.run_id,
             options=self.options,
@@ -192,9 +202,10 @@ class _Resolver:
             cleanup=cleanup,
             secrets=secrets,
             environ=self.environ,
-            mask=Mask(self._sensitive(recipe, model, secrets)),
+            mask=make_mask(recipe, self.environ),
             values=tuple(self.values),
             warnings=tuple(self.warnings),
+            missing=tuple(missing),
         )
 
     def _note(self, name: str, value: Any, origin: str) -> Any:
@@ -281,19 +292,20 @@ class _Resolver:
             "model.replay", (self.options.replay, "--replay"), (own, "recipe")
         )
 
-    def _check(self, backend: Backend, recipe: Recipe, model: ModelPlan) -> None:
-        """Raise for what the backend refuses (2), then for what is missing (3)."""
+    def _of_machine(self, backend: Backend, recipe: Recipe) -> list[Problem]:
+        """What the machine lacks for this backend.
+
+        Raises:
+            RecipeError: the backend cannot do what the recipe asks.
+        """
         found = backend.problems(recipe, self.environ)
         of_recipe = [self._placed(p) for p in found if p.path]
         self.warnings += [p for p in of_recipe if p.severity == "warning"]
-        if errors := [p for p in of_recipe if p.severity == "error"]:
-            raise RecipeError(errors)
-        missing = [p for p in found if not p.path and p.severity == "error"]
-        missing += self._missing_model(model)
-        if missing:
-            raise PrerequisiteError(missing[0].message, hint=missing[0].hint, problems=missing)
+        if any(p.severity == "error" for p in of_recipe):
+            raise RecipeError(of_recipe)
+        return [p for p in found if not p.path and p.severity == "error"]
 
-    def _missing_model(self, model: ModelPlan) -> list[Problem]:
+    def _of_model(self, model: ModelPlan) -> list[Problem]:
         if model.replay:
             if model.replay.is_file():
                 return []
@@ -323,14 +335,15 @@ class _Resolver:
         file, line, column = self.rendered.place(keys)
         return replace(problem, file=file, line=line, column=column)
 
-    def _sensitive(self, recipe: Recipe, model: ModelPlan, secrets: Mapping[str, str]) -> list[str]:
-        """Values that must not show: declared secrets, and every key that this process may use."""
-        named = {model.api_key_env, *PROVIDER_KEYS, *_env_names(recipe.model_dump())}
-        keys = (self.environ.get(name, "") for name in named)
-        return [*secrets.values(), *(key for key in keys if len(key) >= MINIMUM)]
+
+PROVIDER_KEYS = ("KIMI_API_KEY", "E2B_API_KEY", "SPRITE_TOKEN", "BOXLITE_API_KEY")
 
 
-PROVIDER_KEYS = ("KIMI_API_KEY", "E2B_API_KEY", "SPRITE_TOKEN", "BOXLITE_API_KEY", "OPENAI_API_KEY")
+def make_mask(recipe: Recipe, environ: Mapping[str, str]) -> Mask:
+    """A mask for declared secrets and for every key that this process may use."""
+    named = {*recipe.secrets, *PROVIDER_KEYS, *_env_names(recipe.model_dump())}
+    values = (environ.get(name, "") for name in named)
+    return Mask(value for value in values if len(value) >= MINIMUM)
 
 
 def _env_names(document: Any) -> set[str]:

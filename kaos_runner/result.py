@@ -106,6 +106,10 @@ class Result(_Part):
     prompts: list[PromptResult] = Field(default_factory=list)
     checks: list[CheckResult] = Field(default_factory=list)
     artifacts: list[ArtifactResult] = Field(default_factory=list)
+    problems: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="Why nothing was started: an invalid recipe, a missing key.",
+    )
     notices: list[str] = Field(default_factory=list, description="Warnings and errors told.")
 
     @property

@@ -14,7 +14,7 @@ import shlex
 from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
 
-from kaos_runner.errors import PrerequisiteError, Problem
+from kaos_runner.errors import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -24,16 +24,17 @@ MINIMUM = 8
 """Characters: a shorter value would mask ordinary words, and is refused."""
 
 
-def resolve(names: Iterable[str], environ: Mapping[str, str]) -> dict[str, str]:
-    """The value of each declared secret.
-
-    Raises:
-        PrerequisiteError: some are not set, or too short; names them all, never a value.
-    """
-    problems = [p for name in names if (p := _fault(name, environ))]
-    if problems:
-        raise PrerequisiteError(problems[0].message, hint=problems[0].hint, problems=problems)
-    return {name: environ[name] for name in names}
+def resolve(
+    names: Iterable[str], environ: Mapping[str, str]
+) -> tuple[dict[str, str], list[Problem]]:
+    """The value of each declared secret, and a problem for each that is not set or too short."""
+    values, problems = {}, []
+    for name in names:
+        if fault := _fault(name, environ):
+            problems.append(fault)
+        else:
+            values[name] = environ[name]
+    return values, problems
 
 
 def _fault(name: str, environ: Mapping[str, str]) -> Problem | None:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from kaos_runner import __version__
 from kaos_runner.recipe.model import Cleanup
 
 
@@ -22,9 +23,7 @@ class Output(StrEnum):
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"kaos-runner {version('kaos-runner')}")
+        typer.echo(f"kaos-runner {__version__}")
         raise typer.Exit
 
 

@@ -1,0 +1,96 @@
+"""Which sinks a run gets, and how a refusal to run is told, for each `--output`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from kaos_runner.cli.options import Output
+from kaos_runner.cli.problems import tell
+from kaos_runner.errors import PrerequisiteError, RecipeError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from kaos_runner.errors import KaosRunnerError
+    from kaos_runner.events import Bus
+    from kaos_runner.record import ResultSink, RunDirectory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Presentation:
+    """How a run is shown."""
+
+    output: Output
+    junit: Path | None
+    verbosity: int
+
+    def attach(self, bus: Bus, directory: RunDirectory, environ: Mapping[str, str]) -> ResultSink:
+        """Give the bus the sinks of this output, the record first."""
+        from kaos_runner.record import ResultSink
+        from kaos_runner.sinks.record import RecordSink
+
+        result = ResultSink(directory)
+        bus.attach(RecordSink(directory.path))
+        bus.attach(result)
+        if self.junit:
+            from kaos_runner.sinks.junit import JunitSink
+
+            bus.attach(JunitSink(self.junit))
+        match self.output:
+            case Output.TEXT:
+                from kaos_runner.sinks.console import console_sink
+
+                bus.attach(console_sink(self.verbosity, environ))
+            case Output.STREAM_JSON:
+                from kaos_runner.sinks.stream import StreamSink
+
+                bus.attach(StreamSink(sys.stdout))
+            case Output.GITHUB:
+                from kaos_runner.sinks.github import GithubSink
+
+                bus.attach(GithubSink(sys.stdout, environ, self.verbosity))
+            case Output.JSON:
+                pass
+        return result
+
+    def refuse(self, error: KaosRunnerError, run_id: str, environ: Mapping[str, str]) -> int:
+        """Tell why nothing was started, and give the exit code."""
+        problems = error.problems if isinstance(error, RecipeError | PrerequisiteError) else ()
+        match self.output:
+            case Output.TEXT:
+                return tell(error)
+            case Output.GITHUB:
+                from kaos_runner.recipe.report import as_github
+                from kaos_runner.sinks.github import report_failure
+
+                if problems:
+                    print(as_github(problems, root=environ.get("GITHUB_WORKSPACE")))
+                report_failure(
+                    error.code,
+                    error.message,
+                    error.hint,
+                    environ,
+                    sys.stdout,
+                    annotate=not problems,
+                )
+            case _:
+                from kaos_runner.result import Result
+
+                result = Result(
+                    run_id=run_id,
+                    status="invalid" if isinstance(error, RecipeError) else "unmet",
+                    exit_code=error.code,
+                    message=error.message,
+                    hint=error.hint,
+                    problems=[asdict(p) for p in problems],
+                )
+                print(result.model_dump_json(by_alias=True))
+        return error.code
+
+
+def print_result(result: ResultSink) -> None:
+    """Print `result.json` as it stands."""
+    print(result.result.model_dump_json(by_alias=True, indent=2))
