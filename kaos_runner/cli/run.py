@@ -13,9 +13,6 @@ from kaos_runner.cli import options as o
 from kaos_runner.plan import Isolation
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from kaos_runner.agent import ApprovalQuestion
     from kaos_runner.cli.presentation import Presentation
     from kaos_runner.plan import Plan
 
@@ -93,6 +90,7 @@ def run(
 
 def perform(plan: Plan, folder: Path, shown: Presentation) -> int:
     """Run a plan, with its record below `folder`."""
+    from kaos_runner.cli.approve import approver
     from kaos_runner.cli.options import Output
     from kaos_runner.cli.presentation import print_result
     from kaos_runner.events import Bus
@@ -107,13 +105,8 @@ def perform(plan: Plan, folder: Path, shown: Presentation) -> int:
     result = shown.attach(bus, directory, plan.environ)
     ledger = Ledger(state_dir(plan.environ))
     try:
-        return asyncio.run(Run(plan, bus, directory, ledger, ask=_approver()).perform())
+        return asyncio.run(Run(plan, bus, directory, ledger, ask=approver(plan.environ)).perform())
     finally:
         bus.close()
         if shown.output is Output.JSON:
             print_result(result)
-
-
-def _approver() -> Callable[[ApprovalQuestion], Awaitable[bool]] | None:
-    """Ask the person at the terminal; nobody is asked where there is none."""
-    return None
