@@ -1,0 +1,280 @@
+"""KAOS over a sprite: a transport on the SDK's asynchronous API, without its shared connections."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+from typing import TYPE_CHECKING
+
+from sprites import NetworkError, SpriteError
+
+from kaos_runner.errors import SandboxLostError
+from kaos_runner.kaos import scripts
+from kaos_runner.kaos.posix import Completed, PosixKaos
+from kaos_runner.kaos.sprites_process import Collected, Wire, launch_error, preamble
+from kaos_runner.kaos.sprites_retry import is_transient, reason_of, retrying, status_of
+from kaos_runner.kaos.streams import ByteReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from typing import Any
+
+    from kaos import AsyncReadable, AsyncWritable
+    from sprites.async_sprite import AsyncSprite
+
+    from kaos_runner.kaos.sprites_process import Sink
+    from kaos_runner.kaos.sprites_retry import OnRetry
+
+NAME = "sprites"
+HOME = "/home/sprite"
+
+KILLED = 128 + 9
+_KILL = ("sh", "-c", 'kill -s KILL -- "-$1"', "sh")
+_NO_ANSWER = "the Sprites service does not answer: "
+LAUNCH_PATIENCE = 30.0
+"""Seconds that a started process may take to tell its id."""
+KILL_PATIENCE = 5.0
+"""Seconds between the kill of the group and that of the session."""
+
+REPEATABLE = (scripts.PROBE, scripts.READ, scripts.READ_REST, scripts.WRITE, scripts.CHDIR)
+"""File operations that may run twice: when the connection is cut, they are tried again."""
+
+
+class SpritesTransport:
+    """Runs commands in one sprite; each is one WebSocket and one round trip."""
+
+    def __init__(
+        self,
+        sprite: AsyncSprite,
+        *,
+        env: Mapping[str, str],
+        on_retry: OnRetry,
+        on_lost: Callable[[SandboxLostError], None],
+    ) -> None:
+        self.sprite = sprite
+        self._env = dict(env)
+        self._on_retry = on_retry
+        self._on_lost: Callable[[SandboxLostError], None] | None = on_lost
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    # -- kaos_runner.kaos.posix.Transport
+
+    async def run(
+        self, argv: Sequence[str], *, cwd: str | None, stdin: bytes | None = None
+    ) -> Completed:
+        """Run one command to its end."""
+        line = preamble(argv, cwd=cwd, env=self._env)
+        repeatable = len(argv) > 2 and argv[2].endswith(REPEATABLE)
+
+        async def once() -> Completed:
+            out, err = Collected(), Collected()
+            wire = await self._connect(out, err)
+            code = await self._settle(wire, line + (stdin or b""))
+            if wire.errno:
+                raise _NotStartedError(wire.errno)
+            return Completed(code, bytes(out.content), bytes(err.content))
+
+        try:
+            return await retrying(
+                "exec", once, self._on_retry, attempts=3 if repeatable else 1, when=_was_cut
+            )
+        except _NotStartedError as error:
+            raise launch_error(error.code, argv, cwd) from None
+        except NetworkError as error:
+            raise await self._cut(error) from error
+
+    async def start(self, argv: Sequence[str], *, cwd: str) -> SpriteProcess:
+        """Start a command; returns once the program runs."""
+        line = preamble(argv, cwd=cwd, env=self._env)
+        stdout, stderr = ByteReader(), ByteReader()
+        wire = await self._connect(stdout, stderr)
+        process = SpriteProcess(self, wire, stdout, stderr)
+        try:
+            wire.stdin.write(line)
+            async with asyncio.timeout(LAUNCH_PATIENCE):
+                await wire.launched.wait()
+        except BaseException:
+            await self.shielded(process.kill())
+            raise
+        if wire.errno:
+            raise launch_error(wire.errno, argv, cwd)
+        if wire.errno is None:  # the connection ended, or the shell did, before the program began
+            await process.wait()
+        return process
+
+    # -- one connection
+
+    async def _connect(self, stdout: Sink, stderr: Sink) -> Wire:
+        """Open a WebSocket; tried again, since nothing runs before the first line of input."""
+
+        async def once() -> Wire:
+            wire = Wire(self.sprite, stdout, stderr)
+            await wire.start()
+            return wire
+
+        try:
+            return await retrying("exec", once, self._on_retry)
+        except SpriteError as error:
+            raise self._refused(error) from error
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            raise self._lost(_NO_ANSWER + reason_of(error)) from error
+
+    async def _settle(self, wire: Wire, stdin: bytes) -> int:
+        """Send all input and wait for the end; cancelled, the whole group is killed first."""
+        wire.stdin.write(stdin)
+        wire.stdin.close()
+        finished = asyncio.create_task(wire.finish())
+        finished.add_done_callback(_look_at)
+        try:
+            return await asyncio.shield(finished)
+        except asyncio.CancelledError:
+            await self.shielded(self.kill(wire))
+            raise
+
+    async def kill(self, wire: Wire) -> None:
+        """Kill a process with its group; where that does not end it, its session too."""
+        if wire.received_exit:
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(wire.launched.wait(), KILL_PATIENCE)
+        if wire.pid:
+            with contextlib.suppress(OSError):
+                await self.run([*_KILL, str(wire.pid)], cwd=None)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(wire.ended.wait(), KILL_PATIENCE)
+        if not wire.ended.is_set():
+            await self._kill_session(wire)
+
+    async def _kill_session(self, wire: Wire) -> None:
+        """End the session itself; the SDK has no asynchronous call for it."""
+        if wire.session is None:
+            return
+        client = self.sprite.client
+        url = f"{client.base_url}/v1/sprites/{self.sprite.name}/exec/{wire.session}/kill"
+        with contextlib.suppress(Exception):  # already gone, or lost: the connection tells
+            # Go's SDK sends a query, Python's a body: the service is given both.
+            await client.http_client.post(
+                f"{url}?signal=KILL&timeout=0s", json={"signal": "SIGKILL", "timeout": 0}
+            )
+
+    async def shielded(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let `work` come to its end even if this task is cancelled again."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await asyncio.shield(task)
+
+    async def aclose(self) -> None:
+        """Wait for kills that are still under way."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # -- losses
+
+    def _refused(self, error: SpriteError) -> OSError:
+        status = status_of(error)
+        if status == 404:
+            return self._lost("it does not exist any more")
+        if status in (401, 403):
+            return self._lost("the service refuses the token")
+        if is_transient(error) or (status or 0) >= 500:
+            return self._lost(_NO_ANSWER + reason_of(error))
+        return OSError(errno.EIO, f"the Sprites service refuses: {error}")
+
+    async def _cut(self, error: NetworkError) -> OSError:
+        """What an end before the exit code means: the sprite is gone, or only the connection."""
+        try:
+            await retrying("get sprite", self._look, self._on_retry, attempts=3)
+        except SpriteError as gone:
+            return self._refused(gone)
+        return ConnectionResetError(f"the connection to the sprite was cut: {error}")
+
+    async def _look(self) -> None:
+        await self.sprite.client.get_sprite(self.sprite.name)
+
+    def _lost(self, reason: str) -> ConnectionError:
+        text = f"the sprite {self.sprite.name} is lost: {reason}"
+        tell, self._on_lost = self._on_lost, None
+        if tell is not None:
+            tell(SandboxLostError(text, hint="look at it with `sprite list`"))
+        return ConnectionError(text)
+
+    async def ended(self, wire: Wire) -> int:
+        """The exit code of a started process.
+
+        Raises:
+            ConnectionError: the connection ended before it.
+        """
+        try:
+            return await wire.finish()
+        except NetworkError as error:
+            raise await self._cut(error) from error
+
+
+class SpriteProcess:
+    """A started process; it implements `kaos.KaosProcess`."""
+
+    def __init__(
+        self, transport: SpritesTransport, wire: Wire, stdout: ByteReader, stderr: ByteReader
+    ) -> None:
+        self.stdin: AsyncWritable = wire.stdin
+        self.stdout: AsyncReadable = stdout
+        self.stderr: AsyncReadable = stderr
+        self._transport = transport
+        self._wire = wire
+        self._killed = False
+        self._ended = asyncio.create_task(transport.ended(wire))
+        self._ended.add_done_callback(_look_at)
+
+    @property
+    def pid(self) -> int:
+        """The process id inside the sprite; its group has the same."""
+        return self._wire.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, negative where `kill` ended the process; None while it runs."""
+        if not self._ended.done() or self._ended.cancelled() or self._ended.exception():
+            return None
+        code = self._ended.result()
+        return -9 if self._killed and code == KILLED else code
+
+    async def wait(self) -> int:
+        """The exit code.
+
+        Raises:
+            ConnectionError: the connection was cut, or the sprite is gone.
+        """
+        code = await asyncio.shield(self._ended)
+        return code if self.returncode is None else self.returncode
+
+    async def kill(self) -> None:
+        """Kill the process and its children; it has ended when this returns."""
+        if self._ended.done():
+            return
+        self._killed = True
+        await self._transport.shielded(self._transport.kill(self._wire))
+        await asyncio.wait([self._ended], timeout=KILL_PATIENCE)
+
+
+class _NotStartedError(Exception):
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def _was_cut(error: BaseException) -> bool:
+    return isinstance(error, NetworkError)
+
+
+def _look_at(task: asyncio.Task[int]) -> None:
+    """Take note of a failure, so that asyncio does not call it forgotten."""
+    if not task.cancelled():
+        task.exception()
+
+
+def open_kaos(transport: SpritesTransport, cwd: str) -> PosixKaos:
+    """The sprite's KAOS."""
+    return PosixKaos(transport, name=NAME, home=HOME, cwd=cwd)
