@@ -8,7 +8,7 @@ a provider is mapped at the backend's boundary to an error of `kaos_runner.error
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -126,6 +126,23 @@ class Sandbox(Protocol):
 
     async def destroy(self) -> None:
         """Delete and detach; already gone is success."""
+        ...
+
+
+@runtime_checkable
+class Checkpointing(Protocol):
+    """What a sandbox has besides where its provider can go back in time and the recipe asks for it."""
+
+    async def before_run(self) -> None:
+        """Called once, after create or connect and before anything is changed."""
+        ...
+
+    async def after_failure(self) -> None:
+        """Called once after a run that did not succeed: artifacts are home, cleanup comes next.
+
+        Raises:
+            SandboxError: the old state could not be brought back.
+        """
         ...
 
 
