@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from kaos_runner import events, output
-from kaos_runner.agent import Provider, SessionSpec, UsageTotals, open_session
+from kaos_runner.agent import Provider, SessionSpec, Totals, open_session
 from kaos_runner.errors import DemandsUnmetError
 from kaos_runner.recipe.render import PromptOutcome
 
@@ -34,7 +34,7 @@ class Conversation:
         self.directory = directory
         self.ask = ask
         self.outcomes: list[PromptOutcome] = []
-        self.usage = UsageTotals()
+        self.usage = Totals()
 
     async def hold(self, sandbox: Sandbox, stage: Stage, phase: PhaseContext) -> None:
         """Give every prompt to the agent, then try the recipe's own checks.
