@@ -131,7 +131,8 @@ class Sandbox(Protocol):
 
 @runtime_checkable
 class Checkpointing(Protocol):
-    """What a sandbox has besides where its provider can go back in time and the recipe asks for it."""
+    """What a sandbox has besides where its provider can go back in time and the recipe asks for
+    it."""
 
     async def before_run(self) -> None:
         """Called once, after create or connect and before anything is changed."""
