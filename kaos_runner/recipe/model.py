@@ -1,18 +1,35 @@
 """The recipe's types: what a recipe is once it is composed, validated and rendered.
 
 They are the one source of `schemas/recipe.schema.json` and `docs/recipe.md`: titles, descriptions,
-examples and
-defaults stand here and nowhere else. Units are parsed on the way in: durations become seconds
-(float), sizes bytes
-(int), counts int.
+examples and defaults stand here and nowhere else. Units are parsed on the way in: durations become
+seconds (float), sizes bytes (int), counts int.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
+
+from kaos_runner.recipe.units import (
+    COUNT_PATTERN,
+    DURATION_PATTERN,
+    SIZE_PATTERN,
+    Count,
+    Duration,
+    Size,
+    parse_count,
+    parse_duration,
+    parse_size,
+)
+
+__all__ = [
+    "COUNT_PATTERN", "DEFAULT_TOOLS", "DURATION_PATTERN", "HOST_TOOLS", "ID_PATTERN", "SIZE_PATTERN",
+    "Agent", "ApprovalRule", "Artifact", "BackendConfig", "ChangedCheck", "Check", "Cleanup", "Count",
+    "Duration", "FileCheck", "Frozen", "GitFile", "HostVariable", "Limits", "Model", "Network",
+    "Output", "Param", "PatchArtifact", "PathArtifact", "PathFile", "Prompt", "Recipe", "RunCheck",
+    "Size", "TextFile", "ToolName", "parse_count", "parse_duration", "parse_size",
+]  # fmt: skip
 
 Cleanup = Literal["always", "on_success", "never"]
 ToolName = Literal["shell", "read", "write", "edit", "glob", "grep", "todo", "task", "fetch"]
@@ -23,61 +40,40 @@ HOST_TOOLS: frozenset[ToolName] = frozenset({"fetch"})
 """Tools that act on the host or from its network; opt-in."""
 
 ID_PATTERN = r"^[a-z][a-z0-9_]*$"
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+VARIABLE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
-_DURATION = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_SIZE = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-_SIZE |= {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_COUNT = {"": 1, "k": 1000, "m": 1_000_000}
+LITERAL = {"x-literal": True}
+"""Marks a field that may hold no template."""
+HOST_PATH = {"x-path": "host"}
+"""Marks a path on the host, relative to the recipe; it must stay inside the recipe's work tree."""
+WORK_PATH = {"x-path": "work"}
+"""Marks a path in the sandbox, relative to the workdir; it must not leave it."""
 
-DURATION_PATTERN = r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$"
-SIZE_PATTERN = r"^[0-9]+(\.[0-9]+)?(B|KiB|MiB|GiB|TiB|KB|MB|GB|TB)$"
-COUNT_PATTERN = r"^[0-9]+(\.[0-9]+)?[km]?$"
-
-
-def _unit(value: Any, pattern: str, units: dict[str, Any], example: str) -> Any:
-    if not isinstance(value, str):
-        return value
-    if not re.match(pattern, value):
-        msg = f"{value!r} has no known unit; write it like {example}"
-        raise ValueError(msg)
-    number = re.match(r"[0-9.]+", value)
-    assert number is not None  # the pattern begins with a number
-    return float(number.group()) * units[value[number.end() :]]
-
-
-def parse_duration(value: Any) -> Any:
-    """Seconds from `90s`, `15m`, `2h`; a number is taken as it is (the schema refuses it)."""
-    return _unit(value, DURATION_PATTERN, _DURATION, "90s, 15m or 2h")
-
-
-def parse_size(value: Any) -> Any:
-    """Bytes from `512MiB`, `8GiB`; an int is bytes."""
-    number = _unit(value, SIZE_PATTERN, _SIZE, "512MiB or 8GiB")
-    return int(number) if isinstance(number, float) else number
-
-
-def parse_count(value: Any) -> Any:
-    """An int from `400k`, `2m` or a plain int."""
-    number = _unit(value, COUNT_PATTERN, _COUNT, "400k")
-    return int(number) if isinstance(number, float) else number
-
-
-Duration = Annotated[
-    float,
-    BeforeValidator(parse_duration, json_schema_input_type=str),
-    Field(gt=0, json_schema_extra={"pattern": DURATION_PATTERN, "examples": ["90s", "15m", "2h"]}),
+type HostVariable = Annotated[
+    str,
+    Field(
+        pattern=VARIABLE_PATTERN,
+        description="The name of a host variable, never its value.",
+        json_schema_extra=LITERAL | {"title": "Host variable", "examples": ["MY_TOKEN"]},
+    ),
 ]
-Size = Annotated[
-    int,
-    BeforeValidator(parse_size, json_schema_input_type=str),
-    Field(gt=0, json_schema_extra={"pattern": SIZE_PATTERN, "examples": ["512MiB", "8GiB"]}),
+type Id = Annotated[
+    str,
+    Field(
+        pattern=ID_PATTERN,
+        description="Lower-case letters, digits and `_`; begins with a letter.",
+        json_schema_extra=LITERAL | {"title": "Id", "examples": ["apply"]},
+    ),
 ]
-Count = Annotated[int, BeforeValidator(parse_count, json_schema_input_type=int | str), Field(gt=0)]
+type Text = Annotated[str, Field(min_length=1)]
+type Host = Annotated[
+    str, Field(min_length=1, examples=["pypi.org", "*.githubusercontent.com"], title="Host")
+]
 
 
 class Frozen(BaseModel):
-    """Base of the recipe's types: immutable, unknown keys refused, field docstrings as
-    descriptions."""
+    """Base of the recipe's types: immutable, unknown keys refused, docstrings as descriptions."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True
@@ -94,36 +90,42 @@ class Param(Frozen):
     """A typed input of the recipe."""
 
     type: Literal["string", "integer", "number", "boolean", "list"] = "string"
-    description: str = ""
+    """What the value must be. Text from the command line is read as this type."""
+    description: str = Field("", examples=["The package to refactor"])
+    """What the parameter is for; `explain` shows it."""
     default: Any = None
     """Used when no value is given. Without a default, a parameter is required."""
     required: bool | None = None
-    """Defaults to true where there is no `default`."""
-    env: str | None = None
+    """Whether a value must be given. Defaults to true where there is no `default`."""
+    env: HostVariable | None = None
     """A host variable that gives the value when it is set."""
-    enum: list[Any] | None = None
-    pattern: str | None = None
+    enum: list[Any] | None = Field(None, min_length=1, examples=[["fast", "thorough"]])
+    """The only values that are allowed."""
+    pattern: str | None = Field(None, min_length=1, examples=["[a-z]+"])
     """A regular expression that the whole string must match."""
-    minimum: float | None = None
-    maximum: float | None = None
+    minimum: float | None = Field(None, examples=[1])
+    """The smallest number that is allowed."""
+    maximum: float | None = Field(None, examples=[100])
+    """The largest number that is allowed."""
 
 
 class Network(Frozen):
     """What the sandbox may reach."""
 
     default: Literal["allow", "deny"] = "allow"
-    allow: tuple[str, ...] = ()
+    """What holds for hosts that are not listed."""
+    allow: tuple[Host, ...] = ()
     """Hosts that are reachable although the default is deny."""
-    deny: tuple[str, ...] = ()
+    deny: tuple[Host, ...] = ()
     """Hosts that are not reachable although the default is allow."""
 
 
 class PathFile(Frozen):
     """A file or directory of the host, copied into the sandbox before `setup`."""
 
-    from_: str = Field(alias="from")
-    """Relative to the recipe."""
-    to: str = "."
+    from_: Text = Field(alias="from", examples=["./fixtures/shapes"], json_schema_extra=HOST_PATH)
+    """The host's file or directory, relative to the recipe."""
+    to: Text = Field(".", examples=["src"], json_schema_extra=WORK_PATH)
     """Relative to the workdir. A directory's contents go into it; a file is put there, or under a
     name that ends it."""
 
@@ -132,37 +134,41 @@ class GitFile(Frozen):
     """A git work tree of the host, as one bundle: without ignored files, hooks, remotes or
     credentials."""
 
-    git: str
+    git: Text = Field(examples=["."], json_schema_extra=HOST_PATH)
     """The work tree, relative to the recipe."""
-    to: str = "."
+    to: Text = Field(".", examples=["repo"], json_schema_extra=WORK_PATH)
     """A directory relative to the workdir."""
-    ref: str = "HEAD"
-    """What is checked out. With `HEAD`, uncommitted changes of the work tree are not taken
-    along."""
+    ref: Text = Field("HEAD", examples=["HEAD", "main"])
+    """What is checked out. With `HEAD`, uncommitted changes of the work tree are not taken along."""
 
 
 class TextFile(Frozen):
     """A long text in a file of its own: a template with its own positions."""
 
-    file: str
-    """Relative to the recipe."""
+    file: Text = Field(
+        examples=["prompts/plan.md"], json_schema_extra=LITERAL | HOST_PATH | {"x-text": True}
+    )
+    """The file, relative to the recipe."""
 
 
 class Model(Frozen):
     """Which model answers, and how it is reached."""
 
-    name: str | None = None
+    name: Text | None = Field(None, examples=["kimi-k2-thinking-turbo"])
     """The provider's name for the model. Defaults to `KIMI_MODEL_NAME`."""
     provider: Literal["kimi", "openai_legacy", "openai_responses", "anthropic", "google_genai"] = (
         "kimi"
     )
-    base_url: str | None = None
-    """Defaults to `KIMI_BASE_URL`, then to the provider's own."""
-    api_key_env: str = "KIMI_API_KEY"
+    """The protocol that the server speaks."""
+    base_url: Text | None = Field(None, examples=["https://api.moonshot.ai/v1"])
+    """The server. Defaults to `KIMI_BASE_URL`, then to the provider's own."""
+    api_key_env: HostVariable = Field("KIMI_API_KEY", examples=["KIMI_API_KEY"])
     """The name of the host variable that holds the key."""
-    max_context: Count | None = None
+    max_context: Count | None = Field(None, examples=["256k"])
     """The model's context window in tokens."""
-    replay: str | None = None
+    replay: Text | None = Field(
+        None, examples=["cassettes/quickstart.yaml"], json_schema_extra=HOST_PATH
+    )
     """A cassette, relative to the recipe: the model's turns are played from it, with no key and no
     network."""
 
@@ -171,7 +177,8 @@ class ApprovalRule(Frozen):
     """Decides tool calls; the first rule that matches wins, and what no rule matches is allowed."""
 
     tool: ToolName | Literal["*"] = "*"
-    match: str = "*"
+    """The tool that the rule is about; `*` is every tool."""
+    match: Text = Field("*", examples=["rm *", "src/**"])
     """A shell-style pattern over the command (shell) or the path (file tools)."""
     action: Literal["allow", "deny", "ask"]
     """`ask` without a terminal is `deny`. A denial reaches the agent as a tool error, and the turn
@@ -181,11 +188,12 @@ class ApprovalRule(Frozen):
 class Agent(Frozen):
     """The agent and its tools."""
 
-    model: str | Model = Field(default_factory=Model)
+    model: Text | Model = Field(default_factory=Model, examples=["kimi-k2-thinking-turbo"])
     """The model's name, or a mapping."""
     tools: tuple[ToolName, ...] = DEFAULT_TOOLS
-    """All but `fetch` act inside the sandbox only."""
+    """What the agent may use. All but `fetch` act inside the sandbox only."""
     approvals: tuple[ApprovalRule, ...] = ()
+    """Which tool calls are allowed, denied or asked for."""
 
     @property
     def settings(self) -> Model:
@@ -196,34 +204,41 @@ class Agent(Frozen):
 class Limits(Frozen):
     """What the run may use at most, subagents included."""
 
-    wall: Duration = 3600.0
+    wall: Duration = Field(3600.0, json_schema_extra={"default": "1h"})
     """Wall clock time of the whole run, from create to the last check."""
     steps: Count | None = 200
     """Model calls."""
-    tokens: Count | None = None
+    tokens: Count | None = Field(None, examples=["400k"])
     """Input and output tokens, cache reads included."""
 
 
 class RunCheck(Frozen):
     """A shell command in the workdir that must exit with 0."""
 
-    run: str
-    name: str | None = None
-    timeout: Duration = 600.0
+    run: Text = Field(examples=["python3 -m unittest -q"], json_schema_extra={"x-shell": True})
+    """The command."""
+    name: Text | None = Field(None, examples=["tests"])
+    """What the check is called in the report. Defaults to the command."""
+    timeout: Duration = Field(600.0, json_schema_extra={"default": "10m"})
+    """How long the command may take."""
 
 
 class FileCheck(Frozen):
     """A file that must exist, relative to the workdir."""
 
-    file: str
-    name: str | None = None
+    file: Text = Field(examples=["PLAN.md"], json_schema_extra=WORK_PATH)
+    """The file, relative to the workdir."""
+    name: Text | None = Field(None, examples=["plan"])
+    """What the check is called in the report. Defaults to the path."""
 
 
 class ChangedCheck(Frozen):
     """A glob, relative to the workdir: at least one file that it matches must have changed."""
 
-    changed: str
-    name: str | None = None
+    changed: Text = Field(examples=["**/*.py"], json_schema_extra=WORK_PATH)
+    """The glob; `**` stands for any directories."""
+    name: Text | None = Field(None, examples=["code"])
+    """What the check is called in the report. Defaults to the glob."""
 
 
 Check = RunCheck | FileCheck | ChangedCheck
@@ -232,39 +247,48 @@ Check = RunCheck | FileCheck | ChangedCheck
 class Output(Frozen):
     """What the final message must be."""
 
-    schema_: dict[str, Any] = Field(alias="schema")
+    schema_: dict[str, Any] = Field(
+        alias="schema",
+        examples=[{"type": "object", "required": ["title"]}],
+        json_schema_extra=LITERAL,
+    )
     """A JSON schema: the final message must be JSON that is valid against it."""
 
 
 class Prompt(Frozen):
     """One turn of the agent, and what must hold after it."""
 
-    text: str | TextFile
-    id: str | None = Field(default=None, pattern=ID_PATTERN)
+    text: Text | TextFile = Field(examples=["Fix the failing test."])
+    """What the agent is told, or the file that holds it."""
+    id: Id | None = None
     """The name by which later templates refer to it."""
     checks: tuple[Check, ...] = ()
+    """What must hold after this prompt."""
     retry: int = Field(default=0, ge=0, le=20)
     """How many further turns may be used when a check fails: same session, same sandbox, the
     failing output fed back."""
     output: Output | None = None
+    """What the final message must be."""
 
 
 class PathArtifact(Frozen):
     """Files that come home into the run's `artifacts/`."""
 
-    path: str
+    path: Text = Field(examples=["PLAN.md", "reports/**"], json_schema_extra=WORK_PATH)
     """A file, a directory or a glob, relative to the workdir."""
-    to: str | None = None
+    to: Text | None = Field(None, examples=["plan.md"], json_schema_extra=WORK_PATH)
     """The name at home. Defaults to the path itself."""
     optional: bool = False
+    """Whether it may be missing."""
 
 
 class PatchArtifact(Frozen):
     """Everything that changed since the baseline, as one patch that `git apply` takes."""
 
-    patch: str
+    patch: Text = Field(examples=["."], json_schema_extra=WORK_PATH)
     """A directory, relative to the workdir."""
-    to: str = "change.patch"
+    to: Text = Field("change.patch", json_schema_extra=WORK_PATH)
+    """The name at home."""
     optional: bool = False
     """Whether it may be empty."""
 
@@ -272,29 +296,75 @@ class PatchArtifact(Frozen):
 Artifact = PathArtifact | PatchArtifact
 
 
+def _as_prompt(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"text": value}
+    if isinstance(value, dict) and "file" in value and "text" not in value:
+        return {"text": value}
+    return value
+
+
+def _as_backend(value: Any) -> Any:
+    from kaos_runner.recipe.registry import backend_classes
+
+    fields = {"type": value} if isinstance(value, str) else value
+    if not isinstance(fields, dict):
+        return value
+    name = fields.get("type")
+    known = backend_classes()
+    if name not in known:
+        msg = f"unknown backend `{name}`"
+        raise ValueError(msg)
+    return known[name].config.model_validate(fields)
+
+
 class Recipe(Frozen):
     """One agent run: which sandbox, which prompts, what must hold afterwards, what comes home."""
 
-    version: Literal[1]
-    name: str
-    description: str = ""
-    params: dict[str, Param] = Field(default_factory=dict)
-    backend: BackendConfig
-    image: str | None = None
-    workdir: str | None = None
-    env: dict[str, str] = Field(default_factory=dict)
+    version: Literal[1] = Field(json_schema_extra=LITERAL)
+    """The version of the recipe language."""
+    name: str = Field(pattern=NAME_PATTERN, examples=["quickstart"], json_schema_extra=LITERAL)
+    """The recipe's name: letters, digits, `.`, `_` and `-`; at most 63."""
+    description: str = Field("", examples=["Fix the failing test and bring home a patch."])
+    """What the recipe is for."""
+    params: dict[Id, Param] = Field(default_factory=dict, json_schema_extra=LITERAL)
+    """Typed inputs, used in templates as `{{ params.NAME }}` and set with `-p NAME=VALUE`."""
+    backend: Annotated[SerializeAsAny[BackendConfig], BeforeValidator(_as_backend)]
+    """Where the sandbox runs: a backend's name, or a mapping with its `type` and its own fields."""
+    image: Text | None = Field(None, examples=["python:3.12-slim"])
+    """What the sandbox is made from: an OCI image, or a provider's template. Defaults to the
+    backend's own."""
+    workdir: Text | None = Field(None, examples=["/home/user/kimi-workdir"])
+    """The sandbox directory that the agent works in. Defaults to the backend's own."""
+    env: dict[Annotated[str, Field(pattern=VARIABLE_PATTERN)], str] = Field(
+        default_factory=dict, examples=[{"PYTHONDONTWRITEBYTECODE": "1"}]
+    )
     """The sandbox's environment variables."""
-    secrets: tuple[str, ...] = ()
+    secrets: tuple[HostVariable, ...] = ()
     """Names of host variables that are handed to the sandbox, and masked everywhere else."""
     network: Network = Field(default_factory=Network)
+    """What the sandbox may reach."""
     files: tuple[PathFile | GitFile, ...] = ()
-    setup: tuple[str, ...] = ()
+    """What is brought into the sandbox before `setup`."""
+    setup: tuple[Annotated[Text, Field(json_schema_extra={"x-shell": True})], ...] = Field(
+        (), examples=[["python3 -m pip install -q pytest"]]
+    )
     """Shell commands in the workdir; the first that fails ends the run."""
     agent: Agent = Field(default_factory=Agent)
+    """The agent: its model, its tools, its approvals."""
     limits: Limits = Field(default_factory=Limits)
-    prompts: tuple[Prompt, ...] = Field(min_length=1)
-    """At least one; a plain string is a prompt with that text."""
+    """What the run may use at most."""
+    prompts: tuple[
+        Annotated[
+            Prompt, BeforeValidator(_as_prompt, json_schema_input_type=Text | Prompt | TextFile)
+        ],
+        ...,
+    ] = Field(min_length=1)
+    """The agent's turns, in order, all in one session; a plain string is a prompt with that text."""
     checks: tuple[Check, ...] = ()
+    """What must hold after the last prompt."""
     artifacts: tuple[Artifact, ...] = ()
+    """What comes home, also after a failure."""
     cleanup: Cleanup | None = None
-    """Defaults to the backend's own: `always`, but `never` on Sprites."""
+    """What becomes of the sandbox. Defaults to the backend's own: `always`, but `never` on
+    Sprites."""

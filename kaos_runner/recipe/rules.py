@@ -1,0 +1,231 @@
+"""What a schema cannot say: names that must fit one another, and paths that must stay inside."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from typing import TYPE_CHECKING, Any
+
+from kaos_runner.recipe.nodes import problem_at
+from kaos_runner.recipe.params import convert
+from kaos_runner.recipe.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from kaos_runner.errors import Problem
+    from kaos_runner.recipe import nodes
+    from kaos_runner.recipe.check import Checked, Leaf
+    from kaos_runner.recipe.nodes import Node
+    from kaos_runner.recipe.params import Declared
+    from kaos_runner.recipe.texts import Text, Texts
+    from kaos_runner.recipe.trust import Fence
+
+
+class Rules:
+    """The rules over one document."""
+
+    def __init__(
+        self,
+        document: Node,
+        checked: Checked,
+        texts: Texts,
+        params: Mapping[str, Declared],
+        fence: Fence,
+        schema: dict[str, Any],
+    ) -> None:
+        self.document = document
+        self.checked = checked
+        self.texts = texts
+        self.params = params
+        self.fence = fence
+        self.schema = schema
+        self.ids = self._ids()
+
+    def problems(self) -> Iterator[Problem]:
+        """Every fault."""
+        yield from self._duplicate_ids()
+        yield from self._declarations()
+        yield from self._unused()
+        for text in self.texts.all():
+            yield from self._references(text)
+            yield from self._shell(text)
+        for leaf in self.checked.paths:
+            yield from path_problems(leaf, self.fence)
+
+    def _prompts(self) -> list[Node]:
+        prompts = self.document.child("prompts")
+        return list(prompts.items or ()) if prompts else []
+
+    def _ids(self) -> dict[str, int]:
+        ids: dict[str, int] = {}
+        for index, prompt in enumerate(self._prompts()):
+            name = prompt.text("id")
+            if name is not None:
+                ids.setdefault(name, index)
+        return ids
+
+    def _duplicate_ids(self) -> Iterator[Problem]:
+        for index, prompt in enumerate(self._prompts()):
+            name = prompt.text("id")
+            if name is not None and self.ids[name] != index:
+                node = prompt.child("id")
+                assert node is not None
+                message = f"the id `{name}` is taken by prompts[{self.ids[name]}]"
+                yield problem_at(node, message, path=("prompts", index, "id"))
+
+    def _declarations(self) -> Iterator[Problem]:
+        for name, param in self.params.items():
+            base: nodes.Path = ("params", name)
+            if param.pattern is not None:
+                try:
+                    re.compile(param.pattern)
+                except (re.error, RecursionError, OverflowError) as error:
+                    yield self._at((*base, "pattern"), f"not a regular expression: {error}")
+                    continue
+            if param.has_default and (self.document.find((*base, "default")) is not None):
+                _, wrong = convert(param, param.default)
+                typed = isinstance(param.default, str) and param.type != "string"
+                if typed and not wrong:
+                    wrong = f"the text `{param.default}` is not of the type {param.type}"
+                if wrong:
+                    yield self._at((*base, "default"), f"the default does not fit: {wrong}")
+
+    def _at(self, path: nodes.Path, message: str, hint: str | None = None) -> Problem:
+        return problem_at(self.document.nearest(path), message, hint=hint, path=path)
+
+    def _unused(self) -> Iterator[Problem]:
+        used = {name for text in self.texts.all() for name in text.template.params}
+        params = self.document.child("params")
+        for name in self.params:
+            if name not in used and params is not None and params.keys:
+                message = f"the parameter `{name}` is never used"
+                hint = "use it as `{{ params." + name + " }}`, or remove it"
+                yield problem_at(
+                    params.keys[name], message, hint=hint, path=("params", name), warning=True
+                )
+
+    def _references(self, text: Text) -> Iterator[Problem]:
+        references = text.template.prompts
+        if not references:
+            return
+        limit = self._visible(text.path)
+        if limit is None:
+            yield text.problem(
+                "`prompts` is not known here yet",
+                hint="it can be used in later prompts, their checks, and the recipe's checks and artifacts",
+                word="prompts",
+                line=references[0].line,
+            )
+            return
+        for reference in references:
+            yield from self._reference(text, reference, limit)
+
+    def _reference(self, text: Text, reference: Any, limit: int) -> Iterator[Problem]:
+        which, count = reference.which, len(self._prompts())
+        if isinstance(which, int):
+            index, word = which, f"prompts[{which}]"
+            if not 0 <= which < count:
+                hint = f"there are {count}, counted from 0" if count > 1 else None
+                yield text.problem(
+                    f"there is no prompt {which}", hint=hint, word=word, line=reference.line
+                )
+                return
+        else:
+            word = str(which)
+            if which not in self.ids:
+                hint = did_you_mean(
+                    word, self.ids, otherwise=None if self.ids else "no prompt has an `id`"
+                )
+                yield text.problem(
+                    f"unknown prompt `{which}`", hint=hint, word=word, line=reference.line
+                )
+                return
+            index = self.ids[which]
+        if index >= limit:
+            what = "itself" if index == limit else "a later prompt"
+            yield text.problem(
+                f"the template refers to {what}: `{which}`"
+                if isinstance(which, str)
+                else f"the template refers to {what}: prompts[{which}]",
+                hint="only earlier prompts are known",
+                word=word,
+                line=reference.line,
+            )
+        elif (
+            reference.part == "output" and self.document.find(("prompts", index, "output")) is None
+        ):
+            yield text.problem(
+                f"the prompt `{which}` has no `output`"
+                if isinstance(which, str)
+                else f"prompts[{which}] has no `output`",
+                hint="declare `output: {schema: …}` there, or use `final_message`",
+                word=word,
+                line=reference.line,
+            )
+
+    def _visible(self, path: nodes.Path) -> int | None:
+        """How many prompts are known where the path stands; None where none can be."""
+        if path[0] in ("checks", "artifacts"):
+            return len(self._prompts())
+        if path[0] == "prompts" and isinstance(path[1], int):
+            inside = path[2:]
+            if not inside or inside[0] in ("text", "checks", "file"):
+                return path[1]
+        return None
+
+    def _shell(self, text: Text) -> Iterator[Problem]:
+        if text.path not in self.checked.shells:
+            return
+        for name, line in text.template.unquoted:
+            param = self.params.get(name.removeprefix("params."))
+            if param is not None and param.type not in ("string", "list"):
+                continue
+            what = "a parameter" if param else "the agent's text"
+            yield text.problem(
+                f"{what} stands in shell text unquoted",
+                hint="write `{{ " + (name if param else "…") + " | sh }}`",
+                word=name,
+                line=line,
+                warning=True,
+            )
+
+
+def path_problems(leaf: Leaf, fence: Fence) -> Iterator[Problem]:
+    """What is wrong with one literal path."""
+    value = leaf.node.value
+    assert isinstance(value, str)
+    if leaf.role == "work":
+        fault = leaves_workdir(value)
+        if fault:
+            yield problem_at(
+                leaf.node, fault, hint="name it relative to the workdir", path=leaf.path
+            )
+        return
+    path = leaf.node.source.path.parent / value
+    if leaf.path == ("extends",):
+        return  # read already
+    if "\0" in value or not fence.holds(path):
+        message = f"`{value[:60]}` lies outside the recipe's work tree"
+        hint = "move it inside, or allow its folder with --allow-path"
+        yield problem_at(leaf.node, message, hint=hint, path=leaf.path)
+    elif not leaf.schema.get("x-text") and not _exists(path):
+        yield problem_at(leaf.node, f"`{value[:60]}` does not exist", path=leaf.path)
+
+
+def leaves_workdir(value: str) -> str | None:
+    """What is wrong with a path that must stay in the workdir."""
+    if value.startswith(("/", "~")):
+        return f"`{value[:60]}` is not relative to the workdir"
+    if posixpath.normpath(value).split("/")[0] == "..":
+        return f"`{value[:60]}` leaves the workdir"
+    if any(ord(char) < 32 for char in value):
+        return "the path holds a control character"
+    return None
+
+
+def _exists(path: Any) -> bool:
+    try:
+        return bool(path.exists())
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,31 @@
+"""Did you mean: the likeliest of the names that would have been right."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The known name that `word` is most likely a slip of."""
+    names = list(known)
+    folded = word.casefold().replace("-", "_").strip()
+    by_fold = {name.casefold().replace("-", "_"): name for name in names}
+    if folded in by_fold:
+        return by_fold[folded]
+    close = difflib.get_close_matches(folded[:60], by_fold, n=1, cutoff=0.6)
+    return by_fold[close[0]] if close else None
+
+
+def did_you_mean(word: str, known: Iterable[str], *, otherwise: str | None = None) -> str | None:
+    """A hint: the closest name, or the list of names while it is short."""
+    names = list(known)
+    best = closest(word, names)
+    if best:
+        return f"did you mean `{best}`?"
+    if otherwise is None and 0 < len(names) <= 12:
+        return "known: " + ", ".join(f"`{name}`" for name in names)
+    return otherwise
