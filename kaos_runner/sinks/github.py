@@ -29,6 +29,7 @@ Conclusion = Literal["success", "failure", "timed_out", "cancelled"]
 
 LONGEST_OUTPUT = 100_000
 """Characters of one output: all outputs of a job may have 1 MiB."""
+LONGEST_ANNOTATION = 4000
 SUMMARY_BYTES = 1_000_000
 """GitHub refuses a step summary above 1 MiB altogether."""
 
@@ -145,7 +146,7 @@ class Commands:
         pairs = [("title", title), ("file", place)]
         pairs += [("line", str(line or "")), ("col", str(column or ""))] if place else []
         properties = ",".join(f"{name}={_property(value)}" for name, value in pairs if value)
-        self._command(level, properties, visible(message).strip())
+        self._command(level, properties, visible(message[:LONGEST_ANNOTATION]).strip())
 
     def _place(self, file: str) -> str:
         """The file relative to the workspace: GitHub shows nothing for another form."""

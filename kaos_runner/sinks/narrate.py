@@ -19,6 +19,7 @@ Style = Literal["plain", "title", "dim", "good", "bad", "warn"]
 QUIET, NORMAL, VERBOSE, EVERYTHING = -1, 0, 1, 2
 """`-q`, nothing, `-v`, `-vv`."""
 
+_WIDEST = 2000
 _OUTPUT_LINES = {QUIET: 0, NORMAL: 5, VERBOSE: 20, EVERYTHING: 100_000}
 
 
@@ -29,6 +30,10 @@ class Line:
     tag: str
     text: str
     style: Style = "plain"
+
+    def __post_init__(self) -> None:
+        """Make the text safe, whoever wrote it: what reaches a terminal is a `Line`."""
+        object.__setattr__(self, "text", visible(self.text))
 
 
 class Narrator:
@@ -107,7 +112,7 @@ class Narrator:
                 made = "created" if event.created else "connected"
                 yield Line(
                     "sandbox",
-                    f"{event.backend} {one_line(event.sandbox_id)} {made}, "
+                    f"{one_line(event.backend)} {one_line(event.sandbox_id)} {made}, "
                     f"workdir {one_line(event.workdir, 200)}",
                 )
             case ev.SandboxEnded():
@@ -159,11 +164,8 @@ class Narrator:
         if event.replay:
             model = f"{model}, replayed from a cassette" if model else "replayed from a cassette"
         prompts = words.plural(event.prompts, "prompt")
-        yield Line(
-            "run",
-            f"{one_line(event.recipe)} on {event.backend}{isolation}: {prompts}, model {model}",
-            "title",
-        )
+        where = f"{one_line(event.backend)}{isolation}"
+        yield Line("run", f"{one_line(event.recipe)} on {where}: {prompts}, model {model}", "title")
         yield Line("record", one_line(event.run_dir, 500), "dim")
         yield from self._isolation(event)
 
@@ -264,8 +266,8 @@ def sandbox_end(event: ev.SandboxEnded) -> str:
 
 def tail(text: str, limit: int) -> str:
     """The last `limit` lines, with the number of those left out."""
-    lines = visible(text).strip("\n").splitlines()
-    if len(lines) <= limit:
-        return "\n".join(lines)
-    left_out = len(lines) - limit
-    return "\n".join([f"… {words.plural(left_out, 'line')} left out", *lines[left_out:]])
+    lines = text.strip("\r\n").splitlines()
+    shown = [visible(line)[:_WIDEST] for line in lines[max(0, len(lines) - limit) :]]
+    if len(shown) < len(lines):
+        shown.insert(0, f"… {words.plural(len(lines) - len(shown), 'line')} left out")
+    return "\n".join(shown)
