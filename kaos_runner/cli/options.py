@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from kaos_runner import __version__
-from kaos_runner.recipe.model import Cleanup
+from kaos_runner.recipe.names import Cleanup
 
 
 class Output(StrEnum):

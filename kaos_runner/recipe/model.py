@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
 
+from kaos_runner.recipe.names import DEFAULT_TOOLS, HOST_TOOLS, Cleanup, ToolName
 from kaos_runner.recipe.units import (
     COUNT_PATTERN,
     DURATION_PATTERN,
@@ -30,14 +31,6 @@ __all__ = [
     "Output", "Param", "PatchArtifact", "PathArtifact", "PathFile", "Prompt", "Recipe", "RunCheck",
     "Size", "TextFile", "ToolName", "parse_count", "parse_duration", "parse_size",
 ]  # fmt: skip
-
-Cleanup = Literal["always", "on_success", "never"]
-ToolName = Literal["shell", "read", "write", "edit", "glob", "grep", "todo", "task", "fetch"]
-DEFAULT_TOOLS: tuple[ToolName, ...] = (
-    "shell", "read", "write", "edit", "glob", "grep", "todo", "task",
-)  # fmt: skip
-HOST_TOOLS: frozenset[ToolName] = frozenset({"fetch"})
-"""Tools that act on the host or from its network; opt-in."""
 
 ID_PATTERN = r"^[a-z][a-z0-9_]*$"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kaos_runner.recipe.nodes import problem_at
 from kaos_runner.recipe.params import convert
 from kaos_runner.recipe.suggest import did_you_mean
+from kaos_runner.recipe.support import refusals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -52,6 +53,15 @@ class Rules:
             yield from self._shell(text)
         for leaf in self.checked.paths:
             yield from path_problems(leaf, self.fence)
+        yield from self._refused()
+
+    def _refused(self) -> Iterator[Problem]:
+        name = self.document.text("backend") or self.document.text("backend", "type")
+        backend = self.schema["x-backends"].get(name)
+        for node, path, reason in refusals(self.document, backend) if backend else ():
+            message = f"the backend `{name}` cannot do this: {reason}"
+            hint = "`validate --backend all` shows which can"
+            yield problem_at(node, message, hint=hint, path=path)
 
     def _prompts(self) -> list[Node]:
         prompts = self.document.child("prompts")

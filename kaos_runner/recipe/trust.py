@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kaos_runner.recipe.names import HOST_TOOLS
 from kaos_runner.recipe.nodes import format_path, problem_at
 
 if TYPE_CHECKING:
@@ -95,13 +96,9 @@ def _power(path: Path_, key: str, value: Node) -> tuple[str, str] | None:
     if key in ("volumes", "mounts"):
         return "it reaches into the host's files", f"`{key}`"
     if path == ("agent", "tools"):
-        tools = [item.value for item in value.items or () if item.value in HOST_TOOL_NAMES]
+        tools = [item.value for item in value.items or () if item.value in HOST_TOOLS]
         return ("it acts on the host", f"the tool `{tools[0]}`") if tools else None
     return None
-
-
-HOST_TOOL_NAMES = frozenset({"fetch"})
-"""The model's `HOST_TOOLS`, without its import; a test holds the two together."""
 
 
 def powers(rendered: Rendered) -> list[Power]:
