@@ -1,0 +1,111 @@
+"""KAOS in an E2B sandbox: a transport over envd's process service.
+
+Every file operation is one request. Envd's own file API would be one, too, but it acts as root,
+makes parents and does not tell ENOTDIR: it does not behave as a local file system does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import secrets
+from typing import TYPE_CHECKING
+
+from kaos_runner.kaos.e2b_envd import Envd
+from kaos_runner.kaos.e2b_process import LAUNCH, E2bProcess, exit_code, launched
+from kaos_runner.kaos.posix import Completed, PosixKaos
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from e2b import AsyncSandbox
+    from kaos import KaosProcess
+
+    from kaos_runner.errors import SandboxLostError
+    from kaos_runner.kaos.e2b_envd import Stream
+
+INLINE = 90_000
+"""Bytes of stdin that travel in argv; as base64 they stay below Linux' 128 KiB for one argument."""
+
+# BASE64 COMMAND...: the command with the decoded bytes as its stdin
+_FED = r"""printf %s "$1" | base64 -d | { shift; exec "$@"; }"""
+
+
+def kaos_of(
+    sandbox: AsyncSandbox,
+    *,
+    home: str,
+    cwd: str,
+    environ: Mapping[str, str],
+    on_lost: Callable[[SandboxLostError], None],
+) -> PosixKaos:
+    """The KAOS of a live sandbox, whose processes get `environ` besides the template's own."""
+    return PosixKaos(E2bTransport(Envd(sandbox, environ, on_lost)), name="e2b", home=home, cwd=cwd)
+
+
+class E2bTransport:
+    """Runs commands in one sandbox, each in a session of its own."""
+
+    def __init__(self, envd: Envd) -> None:
+        self.envd = envd
+
+    async def run(
+        self, argv: Sequence[str], *, cwd: str | None, stdin: bytes | None = None
+    ) -> Completed:
+        """Run a command to its end: one request, three where stdin is long."""
+        if stdin is not None and len(stdin) <= INLINE:
+            text = base64.b64encode(stdin).decode()
+            argv, stdin = ["/bin/sh", "-c", _FED, "sh", text, *argv], None
+        words = ["setsid", *argv]
+        stream = await self.envd.start(words, cwd=cwd or "/", stdin=stdin is not None)
+        try:
+            if stdin is None:
+                return await _collected(stream)
+            return await self._fed(stream, stdin)
+        except asyncio.CancelledError:
+            await self.envd.kill(stream.pid)
+            raise
+        finally:
+            await stream.aclose()
+
+    async def _fed(self, stream: Stream, data: bytes) -> Completed:
+        """Send stdin while the output is read; without all of it the command must not go on."""
+
+        async def feed() -> None:
+            try:
+                await self.envd.send(stream.pid, data)
+                await self.envd.close_stdin(stream.pid)
+            except ConnectionError:
+                await self.envd.kill(stream.pid)
+                raise
+
+        feeding = asyncio.create_task(feed())
+        try:
+            done = await _collected(stream)
+        finally:
+            feeding.cancel()
+            (failure,) = await asyncio.gather(feeding, return_exceptions=True)
+        if isinstance(failure, ConnectionError):
+            raise failure
+        return done
+
+    async def start(self, argv: Sequence[str], *, cwd: str) -> KaosProcess:
+        """Start a command in one request; it is known to run when this returns."""
+        mark = f"\x1e{secrets.token_hex(8)}\x1e"
+        words = ["setsid", "/bin/sh", "-c", LAUNCH, "sh", mark, cwd, *argv]
+        stream = await self.envd.start(words, cwd="/", stdin=True)
+        try:
+            return E2bProcess(
+                self.envd, stream, *await launched(stream, mark.encode(), argv[0], cwd)
+            )
+        except BaseException:
+            await self.envd.kill(stream.pid)
+            await stream.aclose()
+            raise
+
+
+async def _collected(stream: Stream) -> Completed:
+    output: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
+    while isinstance(event := await stream.next(), tuple):
+        output[event[0]].append(event[1])
+    return Completed(exit_code(event), *(b"".join(chunks) for chunks in output.values()))
