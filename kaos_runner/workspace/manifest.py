@@ -1,0 +1,128 @@
+"""What a tree holds by name, kind and checksum: the baseline where the sandbox has no git."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from kaos_runner.errors import SandboxError
+from kaos_runner.workspace.names import decoded
+from kaos_runner.workspace.script import run_script
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kaos import Kaos
+
+# One pass; each batch of files says their number, their names, and then a checksum a line.
+_LIST = r"""
+cd -- "$1" || exit 92
+command -v find >/dev/null 2>&1 || { echo 'find is missing' >&2; exit 1; }
+sum=$(command -v sha256sum) || sum=$(command -v cksum) || exit 1
+pwd -P | tr '\n' '\0'
+printf '%s\0' "${sum##*/}"
+files='printf "%s\0%s\0" "$0" "$#"; printf "%s\0" "$@"; '"${sum##*/}"' "$@" 2>/dev/null; printf "\0"'
+links='for l; do printf "l\0%s\0" "$l"; readlink "$l"; printf "\0"; done'
+ignores='for i; do printf "i\0%s\0" "$i"; base64 <"$i"; printf "\0"; done'
+find . -name .git -prune \
+  -o -name .gitignore -type f -size -2048 -exec /bin/sh -c "$ignores" sh {} + 2>/dev/null
+find . -name .git -prune \
+  -o -type f -perm -0100 -exec /bin/sh -c "$files" x {} + \
+  -o -type f -exec /bin/sh -c "$files" f {} + \
+  -o -type l -exec /bin/sh -c "$links" sh {} +
+printf 'end\0'
+"""
+_SHA256 = re.compile(rb"\\?([0-9a-f]{64}) [ *]")
+_CKSUM = re.compile(rb"([0-9]+ [0-9]+) ")
+
+Kind = Literal["file", "executable", "symlink"]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One file or symlink; `digest` is a checksum, or where the symlink points to."""
+
+    kind: Kind
+    digest: bytes
+
+
+@dataclass(slots=True)
+class Manifest:
+    """Everything below a workdir but `.git`, by name relative to it."""
+
+    top: str = ""
+    items: dict[str, Item] = field(default_factory=dict)
+    ignores: dict[str, bytes] = field(default_factory=dict)
+    """The contents of each `.gitignore`, by its name."""
+
+    def differing(self, other: Manifest) -> list[str]:
+        """The names at which the two differ, sorted."""
+        names = self.items.keys() | other.items.keys()
+        return sorted(n for n in names if self.items.get(n) != other.items.get(n))
+
+
+async def read_manifest(kaos: Kaos, workdir: str) -> Manifest:
+    """List and sum up the whole workdir: one operation.
+
+    A file that cannot be read is left out.
+
+    Raises:
+        SandboxError: the listing could not be made.
+        SandboxLostError: the sandbox went away.
+    """
+    ended = await run_script(kaos, _LIST, workdir)
+    if not ended.stdout.endswith(b"\0end\0"):
+        msg = f"the workdir could not be listed: {ended.complaint}"
+        raise SandboxError(msg, hint="the sandbox needs find and sha256sum, or git")
+    return _parsed(iter(ended.stdout.split(b"\0")))
+
+
+def _parsed(fields: Iterator[bytes]) -> Manifest:
+    manifest = Manifest(top=decoded(next(fields)))
+    pattern = _SHA256 if next(fields) == b"sha256sum" else _CKSUM
+    for kind in fields:
+        match kind:
+            case b"end":
+                break
+            case b"f" | b"x":
+                names = [next(fields) for _ in range(int(next(fields)))]
+                _sums(
+                    manifest, "executable" if kind == b"x" else "file", names, next(fields), pattern
+                )
+            case b"l":
+                name, target = next(fields), next(fields)
+                manifest.items[_name(name)] = Item("symlink", target.removesuffix(b"\n"))
+            case b"i":
+                name, text = next(fields), next(fields)
+                manifest.ignores[_name(name)] = _plain(text)
+    return manifest
+
+
+def _sums(
+    manifest: Manifest, kind: Kind, names: list[bytes], sums: bytes, pattern: re.Pattern[bytes]
+) -> None:
+    """Each file's line in turn; the names are known, so that one with a line end in it is no riddle."""
+    at = 0
+    for name in names:
+        escaped = name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
+        match = pattern.match(sums, at)
+        if not match:
+            break
+        form = escaped if sums[at : at + 1] == b"\\" else name
+        if sums.startswith(form + b"\n", match.end()):
+            manifest.items[_name(name)] = Item(kind, match.group(1))
+            at = match.end() + len(form) + 1
+
+
+def _name(name: bytes) -> str:
+    return decoded(name.removeprefix(b"./"))
+
+
+def _plain(text: bytes) -> bytes:
+    try:
+        return base64.b64decode(text)
+    except binascii.Error:
+        return b""
