@@ -15,13 +15,12 @@ if TYPE_CHECKING:
 
     from kaos_runner.agent import AgentSession, ApprovalQuestion
     from kaos_runner.backends.base import Sandbox
-    from kaos_runner.events import Bus, Phase
+    from kaos_runner.events import Bus
     from kaos_runner.plan import Plan
     from kaos_runner.recipe.model import Prompt
     from kaos_runner.record import RunDirectory
     from kaos_runner.stage import Stage
 
-    type PhaseContext = Callable[[Phase], contextlib.AbstractContextManager[None]]
     type Ask = Callable[[ApprovalQuestion], Awaitable[bool]]
 
 
@@ -36,7 +35,7 @@ class Conversation:
         self.outcomes: list[PromptOutcome] = []
         self.usage = Totals()
 
-    async def hold(self, sandbox: Sandbox, stage: Stage, phase: PhaseContext) -> None:
+    async def hold(self, sandbox: Sandbox, stage: Stage) -> None:
         """Give every prompt to the agent, then try the recipe's own checks.
 
         Raises:
@@ -45,13 +44,13 @@ class Conversation:
             LimitReachedError: a limit of the recipe was reached.
         """
         async with contextlib.AsyncExitStack() as stack:
-            with phase("session"):
+            with self.bus.phase("session"):
                 session = await stack.enter_async_context(open_session(self._spec(sandbox)))
                 self.usage = session.usage
-            with phase("prompts"):
+            with self.bus.phase("prompts"):
                 for index in range(len(self.plan.recipe.prompts)):
                     await self._prompt(session, stage, index)
-        with phase("checks"):
+        with self.bus.phase("checks"):
             await self._final_checks(stage)
 
     async def _prompt(self, session: AgentSession, stage: Stage, index: int) -> None:
@@ -128,7 +127,8 @@ class Conversation:
             provider=Provider(
                 type=plan.model.provider,
                 base_url=plan.model.base_url,
-                api_key=plan.model.api_key,
+                api_key=plan.model.api_key or "",
+                api_key_env=plan.model.api_key_env,
                 model=plan.model.name,
                 max_context=plan.model.max_context,
             ),

@@ -7,13 +7,15 @@ string in it once, and hands the `Record` to each sink in turn. Sinks never see 
 
 from __future__ import annotations
 
+import time
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 SCHEMA: Literal["kaos-runner/event/1"] = "kaos-runner/event/1"
 
@@ -355,6 +357,27 @@ class Bus:
         )
         for sink in self._sinks:
             sink.handle(record)
+
+    def notice(self, level: str, message: str, hint: str | None = None) -> None:
+        """Tell the user something; any level but `warning` and `error` is `info`."""
+        if level == "warning":
+            self.emit(Notice(level="warning", message=message, hint=hint))
+        elif level == "error":
+            self.emit(Notice(level="error", message=message, hint=hint))
+        else:
+            self.emit(Notice(level="info", message=message, hint=hint))
+
+    @contextmanager
+    def phase(self, name: Phase) -> Iterator[None]:
+        """Tell when a phase begins and ends."""
+        started = time.monotonic()
+        self.emit(PhaseStarted(phase=name))
+        ok = False
+        try:
+            yield
+            ok = True
+        finally:
+            self.emit(PhaseFinished(phase=name, seconds=time.monotonic() - started, ok=ok))
 
     def close(self) -> None:
         """Close every sink."""

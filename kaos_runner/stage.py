@@ -57,7 +57,7 @@ class Stage:
             recipe.files,
             recipe_dir=self.plan.rendered.dir,
             workdir=self.workdir,
-            notify=self._notify,
+            notify=self.bus.notice,
         )
         for command in recipe.setup:
             await self._setup(command)
@@ -146,10 +146,6 @@ class Stage:
                 )
             )
         return [a.name for a in collected if a.required and not a.ok]
-
-    def _notify(self, level: str, message: str) -> None:
-        known = "warning" if level == "warning" else "info"
-        self.bus.emit(events.Notice(level=known, message=message))
 
 
 def _kind(check: Check) -> str:

@@ -77,6 +77,9 @@ class SandboxRequest:
     """Name and value of each of `recipe.secrets`: part of the sandbox's environment."""
     isolation: Literal["auto", "bubblewrap", "none"] | None = None
     """The command line's word; local only."""
+    allow_unisolated: bool = False
+    """Whether `auto` may do without isolation where there is none: only a cassette of the recipe's
+    own work tree plays, so what runs is as much to be trusted as the recipe itself."""
     notify: Callable[[str, str], None] = lambda _level, _message: None
     """Tells the user: level (`info`, `warning`) and message."""
     on_retry: Callable[[str, int, str, float], None] = lambda _op, _attempt, _reason, _wait: None

@@ -15,6 +15,7 @@ from kaos_runner.plan import Isolation
 if TYPE_CHECKING:
     from kaos_runner.cli.presentation import Presentation
     from kaos_runner.plan import Plan
+    from kaos_runner.runner import Run
 
 
 def register(app: typer.Typer) -> None:
@@ -105,8 +106,13 @@ def perform(plan: Plan, folder: Path, shown: Presentation) -> int:
     result = shown.attach(bus, directory, plan.environ)
     ledger = Ledger(state_dir(plan.environ))
     try:
-        return asyncio.run(Run(plan, bus, directory, ledger, ask=approver(plan.environ)).perform())
+        return asyncio.run(_supervised(Run(plan, bus, directory, ledger, approver(plan.environ))))
     finally:
         bus.close()
         if shown.output is Output.JSON:
             print_result(result)
+
+
+async def _supervised(run: Run) -> int:
+    with run.stop.on_signals():
+        return await run.perform()
