@@ -21,7 +21,7 @@ schemas: setup  ## regenerate schemas/ and docs/recipe.md from the types
 	@$(BIN)/python -m kaos_runner.recipe.generate
 
 bench: setup  ## print the benchmarks; nothing is asserted
-	@$(BIN)/python -m tests.benchmarks
+	@$(BIN)/python -m tests.benchmarks $(NAMES)
 
 lock: setup  ## resolve requirements.lock anew
 	@.tools/uv/bin/uv pip compile --generate-hashes --no-header --no-emit-index-url --universal --python-version 3.13 \
