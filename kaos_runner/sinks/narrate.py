@@ -80,7 +80,7 @@ class Narrator:
     def _tell_loud(self, event: ev.AnyEvent) -> Iterator[Line]:
         """What is told even when the user asked for quiet."""
         match event:
-            case ev.RunStarted():
+            case ev.RunStarted() | ev.SandboxReady():
                 yield from self._isolation(event)
             case ev.Notice(level="warning" | "error"):
                 yield from self._notice(event)
@@ -109,12 +109,7 @@ class Narrator:
                     "warn",
                 )
             case ev.SandboxReady():
-                made = "created" if event.created else "connected"
-                yield Line(
-                    "sandbox",
-                    f"{one_line(event.backend)} {one_line(event.sandbox_id)} {made}, "
-                    f"workdir {one_line(event.workdir, 200)}",
-                )
+                yield from self._sandbox(event)
             case ev.SandboxEnded():
                 yield Line(
                     "sandbox", sandbox_end(event), "bad" if event.end == "failed" else "plain"
@@ -159,18 +154,27 @@ class Narrator:
                 yield Line("prompt", f"{name} {event.status}{tries}", "good" if good else "bad")
 
     def _run_started(self, event: ev.RunStarted) -> Iterator[Line]:
-        isolation = f" ({event.isolation})" if event.isolation not in (None, "none") else ""
         model = one_line(event.model)
         if event.replay:
             model = f"{model}, replayed from a cassette" if model else "replayed from a cassette"
         prompts = words.plural(event.prompts, "prompt")
-        where = f"{one_line(event.backend)}{isolation}"
+        where = one_line(event.backend)
         yield Line("run", f"{one_line(event.recipe)} on {where}: {prompts}, model {model}", "title")
         yield Line("record", one_line(event.run_dir, 500), "dim")
         yield from self._isolation(event)
 
-    def _isolation(self, event: ev.RunStarted) -> Iterator[Line]:
-        if event.isolation == "none":
+    def _sandbox(self, event: ev.SandboxReady) -> Iterator[Line]:
+        made = "created" if event.created else "connected"
+        isolated = f", isolated by {event.isolation}" if self._tally.isolated else ""
+        yield Line(
+            "sandbox",
+            f"{one_line(event.backend)} {one_line(event.sandbox_id)} {made}, "
+            f"workdir {one_line(event.workdir, 200)}{isolated if event.isolation else ''}",
+        )
+        yield from self._isolation(event)
+
+    def _isolation(self, event: ev.RunStarted | ev.SandboxReady) -> Iterator[Line]:
+        if event.isolation == "none" and not self._warned:
             self._warned = True
             yield Line("WARNING", words.NOT_ISOLATED, "warn")
 

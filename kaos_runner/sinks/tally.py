@@ -128,7 +128,8 @@ class Tally:
     @property
     def isolated(self) -> bool:
         """False where the run says that nothing separates it from the host."""
-        return self.started is None or self.started.isolation != "none"
+        said = [part.isolation for part in (self.started, self.sandbox) if part is not None]
+        return "none" not in said
 
     @property
     def outcome(self) -> Literal["unfinished"] | ev.Status:

@@ -122,9 +122,12 @@ def test_success_and_cleanup_failure(stamp: Stamp, started: ev.RunStarted) -> No
         status="succeeded", exit_code=0, message="all well", seconds=75, steps=0,
         input_tokens=0, output_tokens=0,
     )  # fmt: skip
-    isolated = started.model_copy(update={"isolation": "bubblewrap"})
-    err, out = told(stamp([isolated, end]))
-    assert "run       tidy on local (bubblewrap): 2 prompts" in err
+    isolated = started.model_copy(update={"isolation": "auto"})
+    ready = ev.SandboxReady(
+        backend="local", sandbox_id="box-1", created=True, workdir="/w", isolation="bubblewrap"
+    )
+    err, out = told(stamp([isolated, ready, end]))
+    assert "local box-1 created, workdir /w, isolated by bubblewrap\n" in err
     assert "WARNING" not in err
     assert (
         "tidy succeeded in 1m 15s (exit code 0: the recipe ran, and everything it demands holds)"
@@ -143,9 +146,15 @@ def test_the_isolation_warning_is_told_once_at_the_start(
     notice = ev.Notice(
         level="warning", message="nothing is isolated: commands run as you on this machine"
     )
-    err, _ = told(stamp([started, notice]))
-    start, end = err.split("\n\n")
-    assert start.count("nothing is isolated") == end.count("nothing is isolated") == 1
+    ready = ev.SandboxReady(
+        backend="local", sandbox_id="b", created=True, workdir="/w", isolation="none"
+    )
+    for begun in (started, started.model_copy(update={"isolation": "auto"})):
+        for verbosity in (-1, 0):
+            err, _ = told(stamp([begun, ready, notice]), verbosity)
+            start, *end = err.split("\n\n")
+            assert start.count("nothing is isolated") == 1
+            assert [part.count("nothing is isolated") for part in end] == [1] * (verbosity + 1)
 
 
 def test_a_run_that_breaks_off_is_told_as_such(story: list[ev.Record]) -> None:
