@@ -1,4 +1,4 @@
-"""`make bench [NAMES]`: runs the benchmarks of this folder one after the other; nothing is asserted.
+"""`make bench NAMES=…`: runs the benchmarks of this folder one after the other; asserts nothing.
 
 Ratios come from pairs within one run, since machines are noisy.
 """
