@@ -11,36 +11,21 @@ import base64
 import secrets
 from typing import TYPE_CHECKING
 
-from kaos_runner.kaos.e2b_envd import Envd
 from kaos_runner.kaos.e2b_process import LAUNCH, E2bProcess, exit_code, launched
-from kaos_runner.kaos.posix import Completed, PosixKaos
+from kaos_runner.kaos.posix import Completed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
 
-    from e2b import AsyncSandbox
     from kaos import KaosProcess
 
-    from kaos_runner.errors import SandboxLostError
-    from kaos_runner.kaos.e2b_envd import Stream
+    from kaos_runner.kaos.e2b_envd import Envd, Stream
 
 INLINE = 90_000
 """Bytes of stdin that travel in argv; as base64 they stay below Linux' 128 KiB for one argument."""
 
 # BASE64 COMMAND...: the command with the decoded bytes as its stdin
 _FED = r"""printf %s "$1" | base64 -d | { shift; exec "$@"; }"""
-
-
-def kaos_of(
-    sandbox: AsyncSandbox,
-    *,
-    home: str,
-    cwd: str,
-    environ: Mapping[str, str],
-    on_lost: Callable[[SandboxLostError], None],
-) -> PosixKaos:
-    """The KAOS of a live sandbox, whose processes get `environ` besides the template's own."""
-    return PosixKaos(E2bTransport(Envd(sandbox, environ, on_lost)), name="e2b", home=home, cwd=cwd)
 
 
 class E2bTransport:

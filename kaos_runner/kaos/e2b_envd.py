@@ -151,10 +151,16 @@ class Envd:
         if isinstance(told, e2b.SandboxUnreachableException):
             return await self._verdict(told)
         if isinstance(told, e2b.AuthenticationException):
-            return self.give_up("does not take its access token any more")
+            return self._give_up("does not take its access token any more")
         if is_transport_failure(error):
             return ConnectionError(f"the connection to the sandbox broke: {words(error)}")
         return os_error(told)
+
+    async def gone(self) -> SandboxLostError:
+        """Find out what became of a sandbox that the control plane does not know any more."""
+        await self._gone()
+        assert self._lost is not None  # that is what it was asked for
+        return self._lost
 
     async def silent(self) -> BaseException:
         """What it means that a stream has not even given a keepalive."""
@@ -178,7 +184,7 @@ class Envd:
         try:
             running: bool = await retrying(self._is_running)
         except Exception:
-            return self.give_up(f"cannot be reached: {words(error)}")
+            return self._give_up(f"cannot be reached: {words(error)}")
         if not running:
             return await self._gone()
         return ConnectionError(f"the connection to the sandbox broke: {words(error)}")
@@ -192,14 +198,14 @@ class Envd:
         try:
             info = await self.sandbox.get_info(request_timeout=10)
         except SandboxNotFoundException:
-            return self.give_up("is gone: it was killed, or its time was up")
+            return self._give_up("is gone: it was killed, or its time was up")
         except Exception as error:
-            return self.give_up(f"does not run any more ({words(error)})")
+            return self._give_up(f"does not run any more ({words(error)})")
         if info.state is SandboxState.PAUSED:
-            return self.give_up("was paused: its time was up, or somebody paused it")
-        return self.give_up("runs, but nothing in it answers")
+            return self._give_up("was paused: its time was up, or somebody paused it")
+        return self._give_up("runs, but nothing in it answers")
 
-    def give_up(self, why: str) -> ConnectionError:
+    def _give_up(self, why: str) -> ConnectionError:
         """Tell once that the sandbox is lost."""
         if self._lost is None:
             self._lost = lost(self.sandbox.sandbox_id, why)
