@@ -112,6 +112,20 @@ class RunDirectory:
             os.fsync(file.fileno())
         Path(temporary).replace(self.path / name)
 
+    def records(self) -> Iterator[Record]:
+        """The run's events as they were told; a line that is cut short ends them."""
+        from kaos_runner.events import Record
+
+        try:
+            lines = (self.path / "events.jsonl").read_bytes().split(b"\n")
+        except OSError:
+            return
+        for line in lines:
+            try:
+                yield Record.model_validate_json(line)
+            except ValueError:
+                return
+
     def result(self) -> Result:
         """The run's result.
 
