@@ -37,9 +37,18 @@ def version_callback(
 
     `kaos-runner RECIPE` runs a recipe: the same as `kaos-runner run RECIPE`.
 
-    Exit codes: 0 all that the recipe demands holds · 1 a check, output schema or artifact failed ·
-    2 usage or invalid recipe · 3 something needed is missing · 4 sandbox · 5 agent · 6 limit ·
-    7 cleanup · 70 a bug · 124 wall limit · 130/143 interrupted.
+    \b
+    Exit codes:
+      0   everything that the recipe demands holds
+      1   a check, an output schema or a required artifact failed
+      2   wrong usage or an invalid recipe
+      3   something needed is missing: a key, a secret, a package, a server
+      4   the sandbox failed
+      5   the agent failed
+      6   a limit of the recipe was reached
+      7   all went well, but the sandbox could not be cleaned up
+      70  a bug of ours
+      124 wall limit    130 Ctrl-C    143 SIGTERM; with cleanup done
     """
 
 
