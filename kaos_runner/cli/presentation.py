@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from kaos_runner.cli.options import Output
 from kaos_runner.cli.problems import tell
@@ -67,7 +67,7 @@ class Presentation:
                 from kaos_runner.sinks.github import report_failure
 
                 if problems:
-                    print(as_github(problems, root=environ.get("GITHUB_WORKSPACE")))
+                    print(as_github(problems))
                 report_failure(
                     error.code,
                     error.message,
@@ -76,19 +76,45 @@ class Presentation:
                     sys.stdout,
                     annotate=not problems,
                 )
-            case _:
+            case Output.STREAM_JSON:
+                self._stream(error, run_id)
+            case Output.JSON:
                 from kaos_runner.result import Result
 
                 result = Result(
                     run_id=run_id,
-                    status="invalid" if isinstance(error, RecipeError) else "unmet",
+                    status=_status(error),
                     exit_code=error.code,
                     message=error.message,
                     hint=error.hint,
                     problems=[asdict(p) for p in problems],
                 )
-                print(result.model_dump_json(by_alias=True))
+                print(result.model_dump_json(by_alias=True, indent=2))
         return error.code
+
+    def _stream(self, error: KaosRunnerError, run_id: str) -> None:
+        """A stream of one record: the run's end."""
+        from kaos_runner.events import Bus, RunFinished
+        from kaos_runner.sinks.stream import StreamSink
+
+        bus = Bus(run_id, lambda text: text)
+        bus.attach(StreamSink(sys.stdout))
+        bus.emit(
+            RunFinished(
+                status=_status(error),
+                exit_code=error.code,
+                message=error.message,
+                hint=error.hint,
+                seconds=0,
+                steps=0,
+                input_tokens=0,
+                output_tokens=0,
+            )
+        )
+
+
+def _status(error: KaosRunnerError) -> Literal["unmet", "invalid"]:
+    return "unmet" if isinstance(error, PrerequisiteError) else "invalid"
 
 
 def print_result(result: ResultSink) -> None:
