@@ -1,0 +1,216 @@
+"""A process in a box, behind the relay."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from kaos_runner.kaos.boxlite_relay import Decoder, Valve
+from kaos_runner.kaos.boxlite_sdk import CALL_SECONDS
+from kaos_runner.kaos.streams import ByteReader, ByteWriter
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from kaos_runner.kaos.boxlite_sdk import Execution
+
+INPUT_PIECE = 2**17
+INPUT_WINDOW = 4
+"""Pieces of input that may be under way to a live command."""
+
+
+class _Output:
+    """One of the two streams of a process."""
+
+    def __init__(self, signal: Callable[[str, int], Awaitable[None]]) -> None:
+        self.valve = Valve(self._turn)
+        self.reader = ByteReader(pause=self.valve.stop, resume=self.valve.go_on)
+        self.ended = False
+        self.sender = 0
+        self._signal = signal
+
+    async def _turn(self, word: str) -> None:
+        if self.sender:
+            await self._signal(word, self.sender)
+
+
+class BoxliteProcess:
+    """One command; it implements `kaos.KaosProcess`.
+
+    `signal` sends a signal by name to a process of the box, or to a group by its negative id;
+    `heard` is called at every sign of life. `paced` waits for the relay's word before more input.
+    """
+
+    def __init__(
+        self,
+        execution: Execution,
+        signal: Callable[[str, int], Awaitable[None]],
+        heard: Callable[[], None],
+        *,
+        paced: bool,
+    ) -> None:
+        self._execution = execution
+        self._signal = signal
+        self._heard = heard
+        self._marks: dict[str, int] = {}
+        self._began: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._killed = False
+        self._input = execution.stdin()
+        self.stdin = ByteWriter(self._send, self._close_input)
+        self._paced = paced
+        self._input_closed = False
+        self._input_ending: asyncio.Task[None] | None = None
+        self._window = asyncio.Semaphore(INPUT_WINDOW)
+        self._outputs = (_Output(signal), _Output(signal))
+        self.stdout, self.stderr = (output.reader for output in self._outputs)
+        frames = (execution.stdout(), execution.stderr())
+        self._pumps = [
+            asyncio.create_task(self._pump(stream, output))
+            for stream, output in zip(frames, self._outputs, strict=True)
+        ]
+        self.ended = asyncio.create_task(self._end())
+        """Done when the command and its streams have ended."""
+
+    @property
+    def pid(self) -> int:
+        """The process id inside the box; its group has the same."""
+        return self._marks.get("p", 0)
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code; negative for a process that `kill` ended."""
+        if not self._exit.done() or self._exit.exception():
+            return None
+        return self._exit.result()
+
+    async def began(self) -> str | None:
+        """Wait for its first mark: `p`, or why there is no process; None when it ended without.
+
+        Raises:
+            ConnectionError: the box is gone.
+        """
+        await asyncio.wait([self._began, self.ended], return_when=asyncio.FIRST_COMPLETED)
+        found = next((mark for mark in "nfdp" if mark in self._marks), None)
+        if found is None and self._exit.done():
+            self._exit.result()
+        return found
+
+    async def wait(self) -> int:
+        """The exit code, as soon as the command has ended.
+
+        Raises:
+            ConnectionError: the box is gone.
+        """
+        return await asyncio.shield(self._exit)
+
+    async def kill(self) -> None:
+        """Kill the whole group; no effect once all of it has ended."""
+        if self.ended.done():
+            return
+        self._killed = self.returncode is None
+        if self.pid:
+            await self._signal("KILL", -self.pid)
+            for output in self._outputs:
+                await output.valve.settle()
+        else:
+            await self._kill_relay()
+
+    async def kill_hard(self) -> None:
+        """Kill the group and see it end; also the relay, if something else still holds that."""
+        await self.kill()
+        done, _ = await asyncio.wait([self.ended], timeout=2)
+        if not done:
+            await self._kill_relay()
+            await asyncio.wait([self.ended], timeout=2)
+
+    async def _kill_relay(self) -> None:
+        with contextlib.suppress(RuntimeError, TimeoutError):
+            async with asyncio.timeout(CALL_SECONDS):
+                await self._execution.kill()
+
+    def fail(self, error: Exception) -> None:
+        """End everything that waits: the box is gone."""
+        for pump in self._pumps:
+            pump.cancel()
+        for output in self._outputs:
+            if not output.ended:
+                output.reader.fail(error)
+        if not self._exit.done():
+            self._exit.set_exception(error)
+            self._exit.exception()  # nobody has to ask for it
+        self.stdin.abort(error)
+        self._window.release()
+
+    async def _send(self, chunk: bytes) -> None:
+        for start in range(0, len(chunk), INPUT_PIECE):
+            piece = chunk[start : start + INPUT_PIECE]
+            if self._paced:
+                await self._window.acquire()
+                piece = b"%d\n%b" % (len(piece), piece)
+            if self._input_ending is not None:
+                return
+            await self._input.send_input(piece)
+
+    async def _close_input(self) -> None:
+        """End the input: twice is once."""
+        if not self._input_closed:
+            self._input_closed = True
+            with contextlib.suppress(RuntimeError):
+                await self._input.close()
+
+    async def _pump(self, frames: AsyncIterator[str], output: _Output) -> None:
+        decoder = Decoder(lambda name, number: self._marked(output, name, number))
+        with contextlib.suppress(RuntimeError, ValueError):  # told by the missing end of the stream
+            async for frame in frames:
+                self._heard()
+                output.reader.feed_data(decoder.feed(frame))
+                if output.ended:
+                    output.reader.feed_eof()
+        if not output.ended:
+            if self._killed:
+                output.reader.feed_eof()
+            else:
+                output.reader.fail(ConnectionError("output of the command was lost"))
+
+    def _marked(self, output: _Output, name: str, number: int) -> None:
+        if name == "e":
+            output.sender = number
+        elif name == "z":
+            output.ended = True
+        elif name == "x":
+            self._set_exit(number)
+        elif name == "i":
+            self._window.release()
+        elif name == "b":
+            self._end_input()
+        else:
+            self._marks[name] = number
+            if not self._began.done():
+                self._began.set_result(None)
+
+    def _set_exit(self, code: int) -> None:
+        if not self._exit.done():
+            self._exit.set_result(-9 if self._killed and code in (137, -9) else code)
+            self._end_input()
+
+    def _end_input(self) -> None:
+        """Nobody reads any more: the relay, which still does, is to end."""
+        self.stdin.abort()
+        if self._input_ending is None:
+            self._input_ending = asyncio.create_task(self._close_input())
+        self._window.release()
+
+    async def _end(self) -> None:
+        """See both streams end, and take the SDK's word where the relay gave none."""
+        await asyncio.gather(*self._pumps, return_exceptions=True)
+        if self._input_ending is not None:
+            await self._input_ending
+        if self._exit.done():
+            return
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                self._set_exit((await self._execution.wait()).exit_code)
+        except (RuntimeError, TimeoutError) as error:
+            self.fail(ConnectionError(f"how the command ended was not told: {error}"))
