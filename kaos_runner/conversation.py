@@ -33,7 +33,12 @@ class Conversation:
         self.directory = directory
         self.ask = ask
         self.outcomes: list[PromptOutcome] = []
-        self.usage = Totals()
+        self._session: AgentSession | None = None
+
+    @property
+    def usage(self) -> Totals:
+        """Model calls and tokens so far."""
+        return self._session.usage if self._session else Totals()
 
     async def hold(self, sandbox: Sandbox, stage: Stage) -> None:
         """Give every prompt to the agent, then try the recipe's own checks.
@@ -46,7 +51,7 @@ class Conversation:
         async with contextlib.AsyncExitStack() as stack:
             with self.bus.phase("session"):
                 session = await stack.enter_async_context(open_session(self._spec(sandbox)))
-                self.usage = session.usage
+                self._session = session
             with self.bus.phase("prompts"):
                 for index in range(len(self.plan.recipe.prompts)):
                     await self._prompt(session, stage, index)
