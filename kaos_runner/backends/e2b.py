@@ -114,7 +114,8 @@ class E2bBackend:
             sandbox = await asyncio.shield(creating)
             return await _open(service, sandbox, request, created=True)
         except BaseException:
-            left = await _finished(_undo(service, creating, metadata))
+            service.stop()
+            left = await _finished(_undo(_service(request), creating, metadata))
             if left is not None:
                 hint = f"look for it with `kaos-runner reap`: {left}"
                 request.notify("warning", f"a sandbox may be left behind; {hint}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Literal
 
 from kaos_runner.kaos.e2b_errors import api_error, transient, words
@@ -44,6 +45,11 @@ class E2bService:
     def __init__(self, environ: Mapping[str, str], on_retry: OnRetry = lambda *_: None) -> None:
         self.parameters = parameters(environ)
         self._on_retry = on_retry
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Try nothing again: who waits to do so is cancelled, a request under way may end."""
+        self._stopping.set()
 
     async def create(
         self,
@@ -135,12 +141,20 @@ class E2bService:
             wait=wait_exponential_jitter(initial=0.5, max=20),
             stop=stop_after_attempt(ATTEMPTS) | stop_after_delay(PATIENCE),
             before_sleep=tell,
+            sleep=self._sleep,
             reraise=True,
         )
         try:
             return await retrying(request)
         except Exception as error:
             raise api_error(error, doing, template=template) from error
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        except TimeoutError:
+            return
+        raise asyncio.CancelledError
 
 
 def egress(network: Network) -> SandboxNetworkUpdate:

@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from tests.emulators.e2b_box import GoneError
 from tests.emulators.e2b_fleet import ENVD_VERSION, ApiError, Fleet, Sandbox
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ def application(fleet: Fleet, api_key: str) -> Starlette:
                 return await call(request)
             except ApiError as error:
                 return _error(error.status, error.message)
+            except GoneError:
+                return _error(500, "the sandbox ended meanwhile")
 
         return Route(path, endpoint, methods=[method])
 
@@ -48,6 +51,7 @@ def application(fleet: Fleet, api_key: str) -> Starlette:
             route(f"{one}/timeout", "POST", control.timeout),
             route(f"{one}/pause", "POST", control.pause),
             route(f"{one}/metrics", "GET", control.metrics),
+            route(f"{one}/network", "PUT", control.network),
         ]
     )
 
@@ -118,6 +122,12 @@ class Control:
         times = {"timestamp": now.isoformat(), "timestampUnix": int(now.timestamp())}
         return JSONResponse([zeros | totals | times])
 
+    async def network(self, request: Request) -> Response:
+        """Replace the rules of egress; they are kept and told, not enforced."""
+        sandbox = self._fleet.get(request.path_params["id"])
+        sandbox.network = await _body(request)
+        return Response(status_code=204)
+
 
 async def _body(request: Request) -> dict[str, Any]:
     try:
@@ -166,7 +176,7 @@ def _detail(sandbox: Sandbox) -> dict[str, Any]:
         "envdAccessToken": sandbox.token,
         "allowInternetAccess": sandbox.request.get("allow_internet_access"),
         "lifecycle": {"autoResume": False, "onTimeout": action},
-        **({"network": sandbox.request["network"]} if sandbox.request.get("network") else {}),
+        **({"network": sandbox.network} if sandbox.network else {}),
     }
 
 

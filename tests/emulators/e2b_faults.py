@@ -23,6 +23,7 @@ KINDS = (
     ("DELETE", r"/sandboxes/[^/]+", "kill"),
     ("POST", r"(?:/v2)?/sandboxes/[^/]+/(\w+)", ""),
     ("GET", r"/sandboxes/[^/]+/(\w+)", ""),
+    ("PUT", r"/sandboxes/[^/]+/(\w+)", ""),
     ("GET", r"/files", "files.read"),
     ("POST", r"/files", "files.write"),
     ("GET", r"/health", "health"),

@@ -40,9 +40,11 @@ class Sandbox:
     state: str = "running"
     box: Box = field(init=False)
     timer: asyncio.TimerHandle | None = None
+    network: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.box = Box(self.id, self.variables(), network=self._network())
+        self.network = self.request.get("network") or {}
+        self.box = Box(self.id, self.variables(), network=self._reachable())
 
     def variables(self) -> dict[str, str]:
         """What every process in it has."""
@@ -50,9 +52,8 @@ class Sandbox:
         given: dict[str, str] = self.request.get("envVars") or {}
         return own | {"E2B_TEMPLATE_ID": self.request["templateID"]} | given
 
-    def _network(self) -> bool:
-        rules = self.request.get("network") or {}
-        denied = "0.0.0.0/0" in (rules.get("denyOut") or ())
+    def _reachable(self) -> bool:
+        denied = "0.0.0.0/0" in (self.network.get("denyOut") or ())
         return self.request.get("allow_internet_access") is not False and not denied
 
     @property

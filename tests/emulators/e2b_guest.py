@@ -7,6 +7,7 @@ It runs under bubblewrap, as the sandbox's user, with nothing but the standard l
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -77,12 +78,18 @@ def _simple(header: Header, payload: bytes) -> Header:
         case "signal":
             _process(header).signal(header["signal"])
         case "freeze":
-            os.kill(-1, signal.SIGSTOP)
+            _signal_all(signal.SIGSTOP)
         case "thaw":
-            os.kill(-1, signal.SIGCONT)
+            _signal_all(signal.SIGCONT)
         case _:
             return _filesystem(header)
     return {}
+
+
+def _signal_all(number: int) -> None:
+    """Signal every process but this one; none at all is fine."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, number)
 
 
 def _filesystem(header: Header) -> Header:
