@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from kaos_runner.errors import PrerequisiteError, Problem, RecipeError, UsageError
 from kaos_runner.recipe.load import LoadOptions, load
@@ -21,12 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from kaos_runner.backends.base import Backend
+    from kaos_runner.backends.base import Backend, Isolation
     from kaos_runner.recipe.load import Loaded
     from kaos_runner.recipe.model import Cleanup, Recipe
     from kaos_runner.recipe.render import Rendered
-
-Isolation = Literal["auto", "bubblewrap", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kaos_runner.recipe.model import BackendConfig, Cleanup, Recipe
 
 Support = Literal["honours", "emulates", "refuses"]
+Isolation = Literal["auto", "bubblewrap", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +76,7 @@ class SandboxRequest:
     `os.environ`."""
     secrets: Mapping[str, str] = field(default_factory=dict)
     """Name and value of each of `recipe.secrets`: part of the sandbox's environment."""
-    isolation: Literal["auto", "bubblewrap", "none"] | None = None
+    isolation: Isolation | None = None
     """The command line's word; local only."""
     allow_unisolated: bool = False
     """Whether `auto` may do without isolation where there is none: only a cassette of the recipe's

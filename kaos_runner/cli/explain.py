@@ -27,6 +27,7 @@ def explain(
     model: o.ModelOption = None,
     replay: o.ReplayOption = None,
     cleanup: o.CleanupOption = None,
+    isolation: o.IsolationOption = None,
     untrusted: o.UntrustedOption = False,
     allow_path: o.AllowPathOption = None,
     strict: o.StrictOption = False,
@@ -47,6 +48,7 @@ def explain(
         model=model,
         replay=replay,
         cleanup=cleanup,
+        isolation=isolation,
         untrusted=untrusted,
         strict=strict,
         allow_path=tuple(allow_path or ()),
@@ -77,6 +79,8 @@ def describe(plan: Plan) -> dict[str, Any]:
             "sandbox": {
                 "backend": plan.backend.name,
                 "action": f"connect to {plan.sandbox_id}" if plan.sandbox_id else "create",
+                **recipe.backend.model_dump(exclude={"type"}, exclude_none=True),
+                **({"isolation": _isolation(plan)} if plan.options.isolation else {}),
                 "image": recipe.image,
                 "workdir": recipe.workdir or "a fresh directory",
                 "network": recipe.network.model_dump(exclude_defaults=True) or "allowed",
@@ -102,6 +106,13 @@ def describe(plan: Plan) -> dict[str, Any]:
         plan.mask,
     )
     return plain
+
+
+def _isolation(plan: Plan) -> str:
+    chosen = plan.options.isolation or "auto"
+    if chosen == "none":
+        return "none: NOTHING IS ISOLATED, commands run as you on this machine"
+    return chosen
 
 
 def _steps(plan: Plan) -> list[str]:

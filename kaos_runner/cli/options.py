@@ -113,6 +113,14 @@ CleanupOption = Annotated[
     Cleanup | None,
     typer.Option("--cleanup", envvar=_env("CLEANUP"), help="Instead of the recipe's policy."),
 ]
+IsolationOption = Annotated[
+    Isolation | None,
+    typer.Option(
+        "--isolation",
+        envvar=_env("ISOLATION"),
+        help="local only: `none` runs commands as you, with nothing between.",
+    ),
+]
 RunDirOption = Annotated[
     Path,
     typer.Option(

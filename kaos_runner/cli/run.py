@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kaos_runner.cli import options as o
-from kaos_runner.plan import Isolation
 
 if TYPE_CHECKING:
     from kaos_runner.cli.presentation import Presentation
@@ -33,13 +32,7 @@ def run(
     replay: o.ReplayOption = None,
     record: o.RecordOption = None,
     cleanup: o.CleanupOption = None,
-    isolation: Annotated[
-        Isolation | None,
-        typer.Option(
-            envvar="KAOS_RUNNER_ISOLATION",
-            help="local only: `none` runs commands as you, with nothing between.",
-        ),
-    ] = None,
+    isolation: o.IsolationOption = None,
     run_dir: o.RunDirOption = o.RUN_DIR,
     untrusted: o.UntrustedOption = False,
     allow_path: o.AllowPathOption = None,
