@@ -1,6 +1,7 @@
-"""The two forms in which entries travel into a sandbox: a tar archive, or a shell script where tar is missing.
+"""The two forms in which entries travel into a sandbox: a tar archive, or a shell script.
 
-Both are made piece by piece; no file is ever in memory as a whole.
+The script is for a sandbox without tar. Both are made piece by piece: no file is ever in memory
+as a whole.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def tar_pieces(entries: Iterable[Entry]) -> Iterator[bytes]:
 
 
 def script_pieces(entries: Iterable[Entry]) -> Iterator[bytes]:
-    """A script for `sh -s` that makes the entries in its directory; it needs `base64`, `mkdir`, `ln` and `chmod`."""
+    """A script for `sh -s` that makes the entries in its directory, with `base64` and coreutils."""
     yield b"set -e\n"
     for entry in entries:
         name = _quoted(f"./{entry.name}")

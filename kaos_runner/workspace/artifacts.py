@@ -39,7 +39,7 @@ class ArtifactOutcome:
     ok: bool
     """It came home, whole."""
     required: bool
-    """Whether the run fails when it is not ok: it is not optional, or it was withheld for a secret."""
+    """Whether the run fails when it is not ok: it is not optional, or holds a secret."""
     size: int | None = None
     """Bytes of all its files."""
     sha256: str | None = None

@@ -89,9 +89,10 @@ class Baseline:
         return Mark(self._marks, await self._keeper.mark(self._marks))
 
     async def changed(self, since: Mark | None = None) -> list[str]:
-        """The files that were added, altered or deleted since a mark, or the baseline: one operation.
+        """The files that were added, altered or deleted since a mark or the baseline.
 
-        Names are relative to the workdir, sorted; bytes that are not UTF-8 are lone surrogates in them.
+        One operation. Names are relative to the workdir and sorted; in them, bytes that are not
+        UTF-8 are lone surrogates.
 
         Raises:
             SandboxError: the baseline was destroyed.

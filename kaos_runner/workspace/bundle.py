@@ -1,7 +1,7 @@
 """A work tree of the host as one bundle: its commits, and nothing else of its repository.
 
-Whatever the user's repository configures (hooks, filters, credentials, remotes) plays no part: a private repository
-reads its objects and makes the bundle.
+Whatever the user's repository configures (hooks, filters, credentials, remotes) plays no part: a
+private repository reads its objects and makes the bundle.
 """
 
 from __future__ import annotations
@@ -48,9 +48,7 @@ async def located(tree: Path, ref: str) -> Source:
     Raises:
         UsageError: there is no work tree, or no such commit.
     """
-    top = next(
-        (d for d in (tree.resolve(), *tree.resolve().parents) if (d / ".git").exists()), None
-    )
+    top = _top(tree)
     if top is None:
         msg = f"{shown(str(tree))} is not in a git work tree"
         raise UsageError(msg, hint="bring plain files with `from:` instead of `git:`")
@@ -77,6 +75,11 @@ async def located(tree: Path, ref: str) -> Source:
         shallow=shallow.read_bytes() if shallow.is_file() else b"",
         sha256=await asked("rev-parse", "--show-object-format") == "sha256",
     )
+
+
+def _top(tree: Path) -> Path | None:
+    tree = tree.resolve()
+    return next((d for d in (tree, *tree.parents) if (d / ".git").exists()), None)
 
 
 class _Asked:
@@ -131,12 +134,12 @@ async def left_behind(git: HostGit, source: Source) -> list[str]:
     if modules:
         names = ", ".join(shown(m.decode("utf-8", "surrogateescape")) for m in modules[:5])
         notes.append(f"submodules are not brought along: {names}")
-    if await _has_lfs(git, source, listing):
+    if await _has_lfs(git, listing):
         notes.append("files kept by Git LFS come as pointers, without their contents")
     return notes
 
 
-async def _has_lfs(git: HostGit, source: Source, listing: bytes) -> bool:
+async def _has_lfs(git: HostGit, listing: bytes) -> bool:
     attributes = [
         line.split(b"\t", 1)[0].split()[2]
         for line in listing.split(b"\0")

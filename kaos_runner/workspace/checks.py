@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from kaos_runner.errors import SandboxError, SandboxLostError
+from kaos_runner.errors import SandboxError, SandboxLostError, UsageError
 from kaos_runner.recipe.model import ChangedCheck, FileCheck, RunCheck
 from kaos_runner.workspace.names import below, joined, shown
 from kaos_runner.workspace.script import SHELL, chunks, kill, sandbox_errors, settle, started
@@ -55,10 +55,11 @@ class CommandOutcome:
 
 
 async def run_command(kaos: Kaos, command: str, *, workdir: str, timeout: float) -> CommandOutcome:
-    """Run shell text in the workdir with `bash -e`, or `sh -e` where there is no bash: one operation.
+    """Run shell text in the workdir with `bash -e`, or `sh -e` where there is no bash.
 
-    Its process group is killed after `timeout` seconds. A background process that keeps the
-    output open does not hold up the outcome, where the Kaos tells when the command has ended.
+    One operation. Its process group is killed after `timeout` seconds. A process left behind that
+    keeps the output open does not hold up the outcome, where the Kaos can tell that the command
+    itself has ended.
 
     Raises:
         SandboxError: the command could not be started.
@@ -194,12 +195,19 @@ async def _changed(pattern: str, baseline: Baseline | None, since: Mark | None) 
         raise SandboxError(msg)
     changed = await baseline.changed(since)
     wanted = pattern.removeprefix("./")
-    matching = [name for name in changed if PurePosixPath(name).full_match(wanted)]
+    matching = _matching(changed, wanted)
     if matching:
         return True, f"changed: {_some(matching)}"
     if not changed:
         return False, f"nothing changed, so nothing that matches {shown(pattern)}"
     return False, f"nothing that matches {shown(pattern)} changed; changed: {_some(changed)}"
+
+
+def _matching(names: list[str], pattern: str) -> list[str]:
+    if not pattern:
+        msg = "`changed` needs a pattern, such as **/*.py"
+        raise UsageError(msg)
+    return [name for name in names if PurePosixPath(name).full_match(pattern)]
 
 
 def _some(names: list[str]) -> str:

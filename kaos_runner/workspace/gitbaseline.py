@@ -1,4 +1,4 @@
-"""A baseline that the sandbox's own git keeps, apart from the repositories that the agent works with."""
+"""A baseline that the sandbox's git keeps, apart from the repositories the agent works with."""
 
 from __future__ import annotations
 

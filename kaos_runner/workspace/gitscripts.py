@@ -18,7 +18,8 @@ unset GIT_INDEX_FILE GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_CONFIG_PARAMETERS GIT_
   GIT_CONFIG GIT_PREFIX GIT_LITERAL_PATHSPECS GIT_GLOB_PATHSPECS GIT_NOGLOB_PATHSPECS \
   GIT_ICASE_PATHSPECS GIT_QUARANTINE_PATH GIT_COMMON_DIR
 export LC_ALL=C GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_ATTR_NOSYSTEM=1 \
-  GIT_OPTIONAL_LOCKS=0 GIT_TERMINAL_PROMPT=0 GIT_NO_LAZY_FETCH=1 HOME="$store" XDG_CONFIG_HOME="$store"
+  GIT_OPTIONAL_LOCKS=0 GIT_TERMINAL_PROMPT=0 GIT_NO_LAZY_FETCH=1 \
+  HOME="$store" XDG_CONFIG_HOME="$store"
 umask 077
 
 name_of() { name=$(cat "$store/roots/$1" && printf x) || exit 94; name=${name%x}; }
@@ -91,7 +92,7 @@ snapshot() {
   own add -A --ignore-errors -- . "$@" 2>"$store/errors" || {
     grep -v -e '^warning:' -e '^hint:' "$store/errors" >&2
     # Only a file that may not be read is passed over: anything else would hide changes.
-    ! grep -v -e '^warning:' -e '^hint:' -e 'Permission denied' -e 'failed to insert into database' \
+    ! grep -v -e '^warning:' -e '^hint:' -e 'Permission denied' \
       -e 'unable to index file' -e 'adding files failed' "$store/errors" >/dev/null || exit 1
   }
   tree=$(own write-tree) || exit 1
@@ -102,14 +103,14 @@ snapshot() {
 was() {
   before=
   if [ -f "$store/marks/$2/$1" ]; then before=$(cat "$store/marks/$2/$1"); return; fi
-  name_of "$1"; wanted=$name; nearest=
+  name_of "$1"; sought=$name; nearest=
   for file in "$store/marks/$2"/*; do
     [ -f "$file" ] || continue
     name_of "${file##*/}"
-    case $wanted in "$name"/*)
+    case $sought in "$name"/*)
       if [ "${#name}" -gt "${#nearest}" ]; then
         nearest=$name; key=${file##*/}
-        before=$(own rev-parse -q --verify "$(cat "$file"):${wanted#"$name"/}" 2>/dev/null)
+        before=$(own rev-parse -q --verify "$(cat "$file"):${sought#"$name"/}" 2>/dev/null)
       fi ;;
     esac
   done
@@ -177,7 +178,8 @@ for file in "$store"/roots/*; do
   was "$root" "$4"
   key=$root; name_of "$root"
   printf '%s\0' "$name"
-  own diff-tree -r -z --name-only --no-renames "$before" "$(cat "$store/marks/now/$root")" || exit 94
+  now=$(cat "$store/marks/now/$root")
+  own diff-tree -r -z --name-only --no-renames "$before" "$now" || exit 94
   printf '\0'
 done
 """

@@ -1,4 +1,4 @@
-"""The host's git, in a private repository of its own: no hooks, no prompts, nobody's configuration."""
+"""The host's git, in a private repository: no hooks, no prompts, nobody's configuration."""
 
 from __future__ import annotations
 
@@ -88,7 +88,8 @@ class HostGit:
         env = environment(GIT_DIR=str(self.path), GIT_WORK_TREE=str(self.work_tree))
         code, out, err = await run_git(*args, env=env, cwd=self.work_tree, stdin=stdin)
         if code:
-            msg = f"git {args[0]} failed on the host: {' '.join(err.decode(errors='replace').split())}"
+            complaint = " ".join(err.decode("utf-8", "replace").split())
+            msg = f"git {args[0]} failed on the host: {complaint}"
             raise SandboxError(msg)
         return out
 

@@ -1,4 +1,4 @@
-"""Files on their way out of a sandbox: what it sends is taken apart in bounded memory, and never trusted.
+"""Files on their way out of a sandbox: taken apart in bounded memory, and never trusted.
 
 Names that a sandbox sends are compared with names that were asked for; they never become paths.
 """

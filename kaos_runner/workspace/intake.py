@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     """Whether a secret has come to an end in this chunk."""
     type NewScan = Callable[[], Scan]
 
-SECRET = "it holds a secret of the run, and was withheld"  # noqa: S105 - words, not a secret
+SECRET = "it holds a secret of the run, and was withheld"
 
 
 class CapReachedError(SandboxError):
@@ -89,7 +89,7 @@ class Intake:
         return self.into.joinpath(*parts)
 
     def incoming(self, *, prefixed: bool = False) -> Incoming:
-        """A file that begins to arrive; `prefixed` for a patch, whose lines have a character before them."""
+        """A file that begins to arrive; `prefixed` for a patch: its lines have one before them."""
         return Incoming(self, prefixed=prefixed)
 
 
@@ -118,7 +118,8 @@ class Incoming:
         """
         self._intake.charge(len(chunk))
         self.size += len(chunk)
-        self._secret |= any([scan(chunk) for scan in self._scans])
+        found = [scan(chunk) for scan in self._scans]  # each must see every chunk
+        self._secret |= any(found)
         self._sum.update(chunk)
         self._file.write(chunk)
 
@@ -154,7 +155,7 @@ class Incoming:
 
 
 class _Unprefixed:
-    """Looks at a patch without the first character of each line: a secret of several lines shows."""
+    """Looks at a patch without the first character of its lines: a secret of several shows."""
 
     def __init__(self, scan: Scan) -> None:
         self._scan = scan

@@ -24,7 +24,8 @@ command -v find >/dev/null 2>&1 || { echo 'find is missing' >&2; exit 1; }
 sum=$(command -v sha256sum) || sum=$(command -v cksum) || exit 1
 pwd -P | tr '\n' '\0'
 printf '%s\0' "${sum##*/}"
-files='printf "%s\0%s\0" "$0" "$#"; printf "%s\0" "$@"; '"${sum##*/}"' "$@" 2>/dev/null; printf "\0"'
+files='printf "%s\0%s\0" "$0" "$#"; printf "%s\0" "$@"
+  '"${sum##*/}"' "$@" 2>/dev/null; printf "\0"'
 links='for l; do printf "l\0%s\0" "$l"; readlink "$l"; printf "\0"; done'
 ignores='for i; do printf "i\0%s\0" "$i"; base64 <"$i"; printf "\0"; done'
 find . -name .git -prune \
@@ -104,7 +105,7 @@ def _parsed(fields: Iterator[bytes]) -> Manifest:
 def _sums(
     manifest: Manifest, kind: Kind, names: list[bytes], sums: bytes, pattern: re.Pattern[bytes]
 ) -> None:
-    """Each file's line in turn; the names are known, so that one with a line end in it is no riddle."""
+    """Each file's line in turn; the names are known, so a line end in one is no riddle."""
     at = 0
     for name in names:
         escaped = name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")

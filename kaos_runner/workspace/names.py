@@ -1,4 +1,4 @@
-"""Names: of the recipe, which must stay below the workdir, and of a sandbox, which may hold any byte."""
+"""Names: of a recipe, which must stay below the workdir; of a sandbox, which may hold any byte."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def below(path: str, what: str) -> str:
 
 
 def decoded(name: bytes) -> str:
-    """A sandbox's name as text; bytes that are not UTF-8 become lone surrogates, and come back by `encoded`."""
+    """A sandbox's name as text; bytes that are not UTF-8 become lone surrogates."""
     return name.decode("utf-8", "surrogateescape")
 
 
@@ -32,12 +32,12 @@ def encoded(name: str) -> bytes:
 
 
 def shown(name: str) -> str:
-    """A name for terminals, messages and JSON: one line, nothing in it that acts or cannot be encoded."""
+    """A name for terminals, messages and JSON: one line that does nothing and can be encoded."""
     return "".join(c if c.isprintable() else _escape(c) for c in name)
 
 
 def placed(name: str) -> str:
-    """A name for the host's file system: what a terminal or a file system trips over becomes `%XX`."""
+    """A name for the host's file system: what something would trip over becomes `%XX`."""
     if name.isprintable() and "\\" not in name:
         return name
     return "".join(c if c.isprintable() and c not in "%\\" else _percent(c) for c in name)

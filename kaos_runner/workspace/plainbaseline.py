@@ -1,6 +1,7 @@
-"""A baseline without git in the sandbox: checksums there, and the host's git for ignore rules and patches.
+"""A baseline without git in the sandbox: checksums there, and the host's git for the rest.
 
-Nothing that a sandbox names becomes a file name here: contents lie under numbers, and names go into an index only.
+The host's git applies ignore rules and makes patches. Contents lie here under numbers, and a
+sandbox's names go into an index; only `.gitignore` files have theirs, and only harmless ones.
 """
 
 from __future__ import annotations
@@ -109,9 +110,9 @@ class PlainBaseline:
         return await self._unignored(now.differing(before), before, now)
 
     async def _unignored(self, names: list[str], *manifests: Manifest) -> list[str]:
-        """The names that no `.gitignore` of the latest manifest excludes; all of them without git here.
+        """The names that no `.gitignore` of the last manifest excludes; all without git here.
 
-        A name that the baseline's rules let in stays, whatever a later rule says.
+        A name that the first one holds and lets in stays, whatever a later rule says.
         """
         if self.folder is None or not names:
             return names
@@ -141,7 +142,7 @@ class PlainBaseline:
         return {n.decode("utf-8", "surrogateescape") for n in out.split(b"\0") if n}
 
     async def _update(self, names: Sequence[str], manifest: Manifest) -> None:
-        """Bring the named files here and put them into the index, or take them out of it: one operation."""
+        """Bring named files here and into the index, or take them out of it: one operation."""
         assert self.folder is not None
         place = self.folder / "contents"
         wanted = [n for n in names if n in manifest.items and _harmless(n)]

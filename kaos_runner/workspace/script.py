@@ -1,6 +1,6 @@
 """One operation in a sandbox: a POSIX shell script with arguments, its streams taken as they come.
 
-The scripts need `/bin/sh`, coreutils or busybox, `find` and `xargs`; nothing else is taken for granted.
+The scripts need `/bin/sh`, coreutils or busybox, `find` and `xargs`, and nothing else.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ STDERR_TAIL = 16 * 1024
 STDOUT_LIMIT = 256 * 2**20
 """Bytes of output that are kept in memory where no `take` streams it."""
 SHELL = "/bin/sh"
+_PATIENCE = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a script ended: all of its stdout (empty where it was streamed), the end of its stderr."""
+    """How a script ended: its stdout (empty where it was streamed), the end of its stderr."""
 
     exit_code: int
     stdout: bytes
@@ -75,7 +76,10 @@ async def run_script(
                     await (take or keep)(chunk)
                 stderr = await complaining
                 code = await process.wait()
-            await feeding
+            # The process has ended: what it did not read goes nowhere.
+            await asyncio.wait({feeding}, timeout=_PATIENCE)
+            if feeding.done():
+                feeding.result()
         finally:
             await settle(feeding, complaining)
     return Ended(code, bytes(kept), stderr)
@@ -149,6 +153,8 @@ async def _feed(stdin: AsyncWritable, pieces: AsyncIterator[bytes] | None) -> No
     try:
         if pieces is not None:
             async for piece in pieces:
+                if stdin.is_closing():
+                    return
                 stdin.write(piece)
                 await stdin.drain()
     except ConnectionError:

@@ -28,7 +28,7 @@ class Entry:
     target: str = ""
 
 
-class Refused(Exception):  # noqa: N818 - a reason, collected and never seen by a user as it is
+class Refused(Exception):
     """Why something of the host cannot go into a sandbox."""
 
 

@@ -70,7 +70,7 @@ class Upload:
     _sent: int = field(default=0)
 
     async def paths(self, files: Sequence[PathFile]) -> None:
-        """Send files and directories as one archive: one operation, a second one where tar is missing."""
+        """Send files and directories as one archive: one operation, two where tar is missing."""
         entries = collected(files, self.find, lambda text: self.notify("warning", text))
         await self.entries(entries)
 
@@ -95,7 +95,7 @@ class Upload:
             raise SandboxError(msg, hint="end a `to` that names a directory with a slash")
 
     async def repository(self, file: GitFile) -> None:
-        """Send a work tree as a bundle: one operation, a second one where the sandbox has no git."""
+        """Send a work tree as a bundle: one operation, two where the sandbox has no git."""
         to = below(file.to, "`to`")
         source = await bundle.located(self.find(file.git), file.ref)
         async with bundle.opened(source) as git:
@@ -162,8 +162,9 @@ async def upload(
 ) -> None:
     """Bring a recipe's `files` into the workdir, in their order.
 
-    One operation for each run of neighbouring paths, one for each repository; one more each where the sandbox lacks
-    tar or git. `notify` takes a level and a message; `progress` the number of bytes sent so far.
+    One operation for each run of neighbouring paths, one for each repository; one more each where
+    the sandbox lacks tar or git. `notify` takes a level and a message; `progress` the number of
+    bytes sent so far.
 
     Raises:
         UsageError: a source is missing or may not be taken; `to` leaves the workdir.
