@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from kaos_runner import __version__
+from kaos_runner.backends.base import Isolation
 from kaos_runner.recipe.names import Cleanup
 
 
