@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from kaos_runner.agent.facts import Facts
     from kaos_runner.agent.journal import Journal
-    from kaos_runner.agent.spec import SessionSpec
+    from kaos_runner.agent.spec import Provider, SessionSpec
     from kaos_runner.recipe.model import ApprovalRule
 
 building: ContextVar[Binding] = ContextVar("building")
@@ -37,8 +37,11 @@ _WRITERS = frozenset({"write", "edit"})
 class Binding:
     """What the tools of one session share: the sandbox that they act in, the rules they act by."""
 
-    def __init__(self, spec: SessionSpec, facts: Facts, journal: Journal) -> None:
+    def __init__(
+        self, spec: SessionSpec, facts: Facts, journal: Journal, provider: Provider
+    ) -> None:
         self.spec = spec
+        self.provider = provider
         self.facts = facts
         self.journal = journal
         self.kaos = spec.kaos
@@ -88,6 +91,14 @@ class Binding:
         async with self._locked(tool, about):
             with bound(self.kaos), self._scope(tool, given, about):
                 return await act(arguments)
+
+    def failed(self, error: Exception) -> None:
+        """A subagent failed: if the provider did, so has the run."""
+        from kaos_runner.agent.failures import translated
+
+        ours = translated(error, self.provider)
+        if isinstance(ours, KaosRunnerError) and not self.journal.stopping:
+            self.journal.fail(ours)
 
     def _home(self) -> str:
         return str(self.kaos.gethome())

@@ -26,7 +26,7 @@ async def preload() -> None:
 
 
 def _load() -> None:
-    # Its dependencies deprecate each other while they load, one with a filter of its own that insists.
+    # Its dependencies deprecate each other while they load; one of them sets a filter that insists.
     with warnings.catch_warnings(record=True):
         for name in _MODULES:
             importlib.import_module(name)

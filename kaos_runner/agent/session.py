@@ -64,7 +64,7 @@ async def open_session(spec: SessionSpec) -> AsyncIterator[AgentSession]:
         if spec.record:
             recording = Recording(spec.record, provider.model, spec.workdir, spec.mask)
             journal.observers.append(recording)
-        binding = Binding(spec, await facts.detect(spec.kaos), journal)
+        binding = Binding(spec, await facts.detect(spec.kaos), journal, provider)
         sdk_session = await sdk.make(binding, provider, http, session_id)
         session = AgentSession(spec, sdk_session, journal, provider, player, recording)
         stack.push_async_callback(session.aclose)

@@ -59,6 +59,10 @@ class Task(Wrapped, SdkTask):
             stop.set()
             await settled(running)
             raise
+        except Exception as error:
+            # The SDK would make it a tool error, and the agent go on with a provider that is gone.
+            self.binding.failed(error)
+            raise
         last = context.history[-1] if context.history else None
         if last is None or last.role != "assistant":
             return ToolError(message="The subagent gave no answer.", brief="No answer")

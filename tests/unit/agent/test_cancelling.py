@@ -1,0 +1,181 @@
+"""Whatever ends a turn from outside ends it for real, processes included."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kaos_runner.agent import AgentSession, open_session
+from kaos_runner.errors import AgentError
+from tests.unit.agent.upstream import Reply, call, scripted
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tests.unit.agent.conftest import Desk
+
+SLEEP = call("Shell", command="echo $$ > pid; sleep 60 & echo $! > child; wait", timeout=90)
+TASK = call("Task", description="d", subagent_name="coder", prompt="p")
+
+
+def alive(desk: Desk) -> list[str]:
+    """The processes of the shell command that still run."""
+    pids = [(desk.root / name).read_text().strip() for name in ("pid", "child")]
+    return [pid for pid in pids if _runs(pid)]
+
+
+def _runs(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+async def begun(desk: Desk) -> None:
+    """Wait until the shell command runs."""
+    while not (desk.root / "child").exists() or not (desk.root / "child").read_text().strip():
+        await asyncio.sleep(0.01)
+
+
+def interrupted(
+    desk: Desk,
+    replies: list[Reply],
+    interrupt: Callable[[AgentSession, asyncio.Task[object]], Awaitable[None]],
+    expected: type[BaseException],
+) -> None:
+    """Start a turn, interrupt it, and see that nothing is left; then the session must still work."""
+
+    async def main() -> None:
+        async with scripted([*replies, Reply(text="back")]) as upstream:
+            async with open_session(desk.spec(provider=upstream.provider)) as session:
+                turn: asyncio.Task[object] = asyncio.create_task(session.turn("go"))
+                await begun(desk)
+                await interrupt(session, turn)
+                with pytest.raises(expected):
+                    await turn
+                assert alive(desk) == []
+                mine = asyncio.current_task()
+                assert [
+                    t for t in asyncio.all_tasks() - {mine} if "soul" in repr(t.get_coro())
+                ] == []
+                requests = len(upstream.requests)
+                assert (await session.turn("again")).final_message == "back"
+                assert len(upstream.requests) == requests + 1
+
+    asyncio.run(main())
+
+
+async def _cancel_task(_session: AgentSession, turn: asyncio.Task[object]) -> None:
+    turn.cancel()
+
+
+async def _cancel_task_twice(_session: AgentSession, turn: asyncio.Task[object]) -> None:
+    turn.cancel()
+    for _ in range(5):
+        await asyncio.sleep(0)
+        turn.cancel()
+
+
+async def _cancel_session(session: AgentSession, _turn: asyncio.Task[object]) -> None:
+    await session.cancel()
+
+
+@pytest.mark.parametrize("subagent", [False, True])
+@pytest.mark.parametrize(
+    ("interrupt", "expected"),
+    [
+        (_cancel_task, asyncio.CancelledError),
+        (_cancel_task_twice, asyncio.CancelledError),
+        (_cancel_session, AgentError),
+    ],
+)
+def test_no_process_is_left(
+    desk: Desk,
+    interrupt: Callable[[AgentSession, asyncio.Task[object]], Awaitable[None]],
+    expected: type[BaseException],
+    subagent: bool,
+) -> None:
+    replies = [Reply(calls=(TASK,))] * subagent + [Reply(calls=(SLEEP,))]
+    interrupted(desk, replies, interrupt, expected)
+    assert desk.results()[1 + subagent] == (False, "cancelled")
+
+
+def test_a_timeout_around_a_turn_ends_it(desk: Desk) -> None:
+    async def main() -> None:
+        async with scripted([Reply(calls=(SLEEP,))]) as upstream:
+            async with open_session(desk.spec(provider=upstream.provider)) as session:
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(1):
+                        await session.turn("go")
+                assert alive(desk) == []
+
+    asyncio.run(main())
+
+
+def test_a_model_that_hangs_can_be_cancelled(desk: Desk) -> None:
+    async def main() -> None:
+        async with scripted([Reply(text="x", hang=True)]) as upstream:
+            async with open_session(desk.spec(provider=upstream.provider)) as session:
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.5):
+                        await session.turn("go")
+
+    asyncio.run(main())
+
+
+def test_a_session_that_is_left_in_the_middle_of_a_turn(desk: Desk) -> None:
+    async def main() -> None:
+        async with scripted([Reply(calls=(SLEEP,))]) as upstream:
+            async with open_session(desk.spec(provider=upstream.provider)) as session:
+                turn = asyncio.create_task(session.turn("go"))
+                await begun(desk)
+            assert alive(desk) == []
+            with pytest.raises(AgentError):
+                await turn
+
+    asyncio.run(main())
+
+
+def test_a_command_that_takes_too_long_is_killed(desk: Desk) -> None:
+    short = call("Shell", command=SLEEP[1]["command"], timeout=1)
+
+    async def main() -> None:
+        async with scripted([Reply(calls=(short,)), Reply(text="ok")]) as upstream:
+            async with open_session(desk.spec(provider=upstream.provider)) as session:
+                await session.turn("go")
+
+    asyncio.run(main())
+    assert desk.results()[1] == (False, "Command killed by timeout (1s)")
+    assert alive(desk) == []
+
+
+def test_a_command_reads_nothing(desk: Desk) -> None:
+    async def main() -> None:
+        calls = (call("Shell", command="cat; echo read"),)
+        async with scripted([Reply(calls=calls), Reply(text="ok")]) as upstream:
+            async with open_session(desk.spec(provider=upstream.provider)) as session:
+                await session.turn("go")
+
+    asyncio.run(main())
+    assert desk.results()[1] == (True, "read\n")
+
+
+def test_only_one_turn_at_a_time(desk: Desk) -> None:
+    async def main() -> None:
+        async with scripted([Reply(text="x", hang=True)]) as upstream:
+            async with open_session(desk.spec(provider=upstream.provider)) as session:
+                turn = asyncio.create_task(session.turn("go"))
+                while not upstream.requests:
+                    await asyncio.sleep(0.01)
+                with pytest.raises(RuntimeError, match="already running"):
+                    await session.turn("me too")
+                await session.cancel()
+                with pytest.raises(AgentError):
+                    await turn
+
+    asyncio.run(main())
