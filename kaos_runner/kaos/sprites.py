@@ -143,6 +143,7 @@ class SpritesTransport:
         if wire.pid:
             with contextlib.suppress(OSError):
                 await self.run([*_KILL, str(wire.pid)], cwd=None)
+            wire.mute()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(wire.ended.wait(), KILL_PATIENCE)
         if not wire.ended.is_set():

@@ -102,6 +102,7 @@ class Wire(WSCommand):
         super().__init__(sprite.command(*BOOT, stdin=self))
         self._sinks = {int(StreamID.STDOUT): stdout, int(StreamID.STDERR): stderr}
         self._head: bytearray | None = bytearray()
+        self._muted = False
         self.stdin = ByteWriter(self._send_input, self._send_end)
         self.session: str | None = None
         self.pid = 0
@@ -143,7 +144,7 @@ class Wire(WSCommand):
         sink, payload = self._sinks[message[0]], message[1:]
         if message[0] == StreamID.STDERR:
             payload = self._without_head(payload)
-        if payload:
+        if payload and not self._muted:
             sink.feed_data(payload)
             await sink.room()
 
@@ -163,6 +164,12 @@ class Wire(WSCommand):
         self.pid, self.errno = int(pid), int(code)
         self.launched.set()
         return rest
+
+    def mute(self) -> None:
+        """Drop further output, so that the exit code comes through although nobody reads."""
+        self._muted = True
+        for sink in self._sinks.values():
+            sink.feed_eof()
 
     async def finish(self) -> int:
         """Wait for the exit code, then close everything.

@@ -46,23 +46,23 @@ class Box:
         self.name = name
         self._environ = dict(environ)
         self._network = network
-        self._directory = Path(tempfile.mkdtemp(prefix="e2b-"))
+        self.directory = Path(tempfile.mkdtemp(prefix="e2b-"))
         self._popen: subprocess.Popen[bytes] | None = None
         self._links: set[asyncio.StreamWriter] = set()
 
     @property
     def _socket(self) -> Path:
-        return self._directory / "run" / "guest.sock"
+        return self.directory / "run" / "guest.sock"
 
     async def start(self) -> None:
         """Bring up the namespace and wait until its inside answers."""
         for name in ("home", "tmp", "run", "etc"):
-            (self._directory / name).mkdir()
-        (self._directory / "tmp").chmod(0o777)
-        (self._directory / "etc/passwd").write_text(
+            (self.directory / name).mkdir()
+        (self.directory / "tmp").chmod(0o777)
+        (self.directory / "etc/passwd").write_text(
             "root:x:0:0:root:/root:/bin/bash\nuser:x:1000:1000::/home/user:/bin/bash\n"
         )
-        (self._directory / "etc/group").write_text("root:x:0:\nuser:x:1000:\n")
+        (self.directory / "etc/group").write_text("root:x:0:\nuser:x:1000:\n")
         # Popen in the loop's own thread: --die-with-parent means the thread that forked.
         self._popen = subprocess.Popen(  # noqa: ASYNC220
             self._command(), stdin=subprocess.DEVNULL, start_new_session=True
@@ -74,7 +74,7 @@ class Box:
             await asyncio.sleep(0.005)
 
     def _command(self) -> list[str]:
-        here = self._directory
+        here = self.directory
         words = ["bwrap", "--die-with-parent", "--unshare-user", "--unshare-pid", "--unshare-ipc"]
         words += ["--unshare-uts", "--hostname", "e2b", "--uid", "1000", "--gid", "1000"]
         words += [] if self._network else ["--unshare-net"]
@@ -168,7 +168,7 @@ class Box:
             self._popen.kill()
             await asyncio.to_thread(self._popen.wait)
         self.cut()
-        await asyncio.to_thread(_remove, self._directory)
+        await asyncio.to_thread(_remove, self.directory)
 
 
 async def _frame(reader: asyncio.StreamReader) -> tuple[Header, bytes]:

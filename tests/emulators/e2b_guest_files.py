@@ -83,9 +83,7 @@ def make_dir(path: str) -> Header:
     if Path(path).is_dir():
         raise Refusal(codes.ALREADY_EXISTS, f"directory already exists: {path}")
     if os.path.lexists(path):
-        raise Refusal(
-            codes.INVALID_ARGUMENT, f"path exists but is not a directory: {path}"
-        )
+        raise Refusal(codes.INVALID_ARGUMENT, f"path exists but is not a directory: {path}")
     _tried(Path(path).mkdir, parents=True)
     return entry(path)
 

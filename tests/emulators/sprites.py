@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -116,6 +117,13 @@ class SpritesEmulator:
         """The command lines of everything that runs in any sprite."""
         machines = [sprite.machine for sprite in list(self._service.sprites.values())]
         return [line for machine in machines for line in machine.processes()]
+
+    def settled(self, *, patience: float = 5.0) -> list[str]:
+        """What still runs after a moment's patience: a process needs time to end."""
+        until = time.monotonic() + patience
+        while (left := self.processes()) and time.monotonic() < until:
+            time.sleep(0.02)
+        return left
 
 
 def main() -> None:

@@ -55,6 +55,8 @@ class Behaviour:
     listing: Literal["children", "self"] = "children"
     kill: Literal["leader", "group"] = "leader"
     """Whom a session's kill reaches. The service does not say; `leader` is the harder case."""
+    own_group: bool = True
+    """Whether a command leads a process group. The service does not say."""
     url_limit: int = 4096
     page_size: int = 50
     linger: float = 0.5

@@ -30,6 +30,7 @@ NEEDED = {"bwrap": "bubblewrap", "nsenter": "util-linux", "setsid": "util-linux"
 _PASSWD = "root:x:0:0:root:/root:/bin/bash\nsprite:x:1000:1000::/home/sprite:/bin/bash\n"
 _FROM_HOST = ("/etc/alternatives", "/etc/ld.so.cache", "/etc/ssl", "/etc/mime.types")
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+_HOLDER = "sleep 2147483647"
 _NOT_KEPT = {"usr", "proc", "dev"}
 
 
@@ -63,7 +64,8 @@ class Machine:
     @property
     def awake(self) -> bool:
         """Whether its processes can run."""
-        return self._holder is not None and self._holder.returncode is None
+        running = self._holder is not None and self._holder.returncode is None
+        return running and self._inside > 0
 
     def _bubblewrap(self, info: int) -> list[str]:
         command = ["bwrap", "--unshare-user", "--uid", "1000", "--gid", "1000", "--unshare-pid"]
@@ -81,7 +83,7 @@ class Machine:
             command += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
         for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
             command += ["--symlink", f"/proc/self/fd{target}", f"/dev/{name}"]
-        return [*command, "--info-fd", str(info), "sleep", "infinity"]
+        return [*command, "--info-fd", str(info), "sh", "-c", f"echo; exec {_HOLDER}"]
 
     async def start(self) -> None:
         """Bring its namespaces up."""
@@ -91,25 +93,34 @@ class Machine:
                 *self._bubblewrap(writer),
                 pass_fds=(writer,),
                 stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
                 start_new_session=True,
             )
         finally:
             os.close(writer)
-        loop = asyncio.get_running_loop()
+        assert self._holder.stdout is not None
+        ready = await self._holder.stdout.readline()  # the mounts are done only now
         with os.fdopen(reader, "rb") as pipe:
-            info = await loop.run_in_executor(None, pipe.read)
-        if not info:
+            info = pipe.read()
+        if not ready:
             msg = "bubblewrap did not start; are user namespaces allowed here?"
             raise RuntimeError(msg)
         self._inside = int(json.loads(info)["child-pid"])
 
     async def spawn(
-        self, argv: Sequence[str], *, env: Mapping[str, str], cwd: str, tty: bool, **pipes: Any
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: str,
+        tty: bool,
+        leader: bool,
+        **pipes: Any,
     ) -> asyncio.subprocess.Process:
-        """Start a command inside, in a session of its own."""
+        """Start a command inside; as a `leader` it has a session and a group of its own."""
         enter = ["nsenter", "--target", str(self._inside), "--user", "--preserve-credentials"]
         enter += ["--mount", "--pid", "--ipc", "--uts", *([] if self.online else ["--net"])]
-        session = ["setsid", "-c"] if tty else ["setsid"]
+        session = ["setsid", "-c"] if tty else ["setsid"] if leader else []
         return await asyncio.create_subprocess_exec(
             *enter, "--", *session, "env", "-C", cwd, *argv,
             env=dict(env), start_new_session=True, **pipes,
@@ -125,7 +136,7 @@ class Machine:
 
     async def stop(self) -> None:
         """End every process inside."""
-        holder, self._holder = self._holder, None
+        holder, self._holder, self._inside = self._holder, None, 0
         if holder is not None and holder.returncode is None:
             os.killpg(holder.pid, signal.SIGKILL)
             await holder.wait()
@@ -165,7 +176,7 @@ class Machine:
 
 
 def _command_line(entry: Path, namespace: Path) -> str:
-    """A process' command line, if it lives in this namespace and is not its pid 1 or 2."""
+    """A process' command line, if it lives in this namespace and does not hold it."""
     try:
         if (entry / "ns/pid").readlink() != namespace:
             return ""
@@ -174,7 +185,7 @@ def _command_line(entry: Path, namespace: Path) -> str:
         line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     except OSError:
         return ""
-    return "" if number in ("1", "2") else line.strip()
+    return "" if number == "1" or line.strip() == _HOLDER else line.strip()
 
 
 async def _copy(source: Path, target: Path) -> None:

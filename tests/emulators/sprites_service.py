@@ -17,7 +17,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from aiohttp import WSCloseCode, web
+from aiohttp import web
 
 from tests.emulators import sprites_files as files
 from tests.emulators.sprites_faults import Behaviour, Fault, Log, Seen
@@ -227,6 +227,7 @@ class Service:
         """End and forget a sprite."""
         sprite.gone = True
         self.sprites.pop(sprite.name, None)
+        await self._cut_all(sprite)
         await self.sleep(sprite)
         shutil.rmtree(sprite.machine.root.parent, ignore_errors=True)
 
@@ -249,14 +250,14 @@ class Service:
         session = sprite.sessions.get(int(wanted)) if wanted.isdigit() else None
         if session is None:
             return web.json_response({"error": "session not found"}, status=404)
-        client = web.WebSocketResponse(max_msg_size=0)
+        client = web.WebSocketResponse(max_msg_size=0, compress=False)
         await client.prepare(request)
         await session.serve(client, owner=False)
         return client
 
     async def _run(self, request: web.Request, sprite: Sprite) -> web.StreamResponse:
         query = request.query
-        client = web.WebSocketResponse(max_msg_size=0)
+        client = web.WebSocketResponse(max_msg_size=0, compress=False)
         await client.prepare(request)
         env = [e.partition("=")[::2] for e in query.getall("env", [])]
         command = Command(
@@ -264,6 +265,7 @@ class Service:
             env=dict(env) if env else DEFAULT_ENV,
             cwd=query.get("dir") or HOME,
             tty=query.get("tty") == "true",
+            leader=self.behaviour.own_group,
             stdin=query.get("stdin", query.get("tty", "false")) == "true",
             rows=int(query.get("rows", 24)),
             cols=int(query.get("cols", 80)),
@@ -378,10 +380,14 @@ class Service:
     async def _restore_later(self, sprite: Sprite, name: str) -> None:
         await asyncio.sleep(self.behaviour.restore_after)
         async with sprite.waking:
-            for session in sprite.live():
-                for client in list(session.clients):
-                    await cut_connection(client, clean=True)
+            await self._cut_all(sprite)
             await sprite.machine.restore(name)
+
+    async def _cut_all(self, sprite: Sprite) -> None:
+        for session in sprite.live():
+            for client in list(session.clients):
+                session.clients.remove(client)
+                await cut_connection(client, clean=True)
 
     async def _policy(self, request: web.Request) -> web.Response:
         sprite = await self._awake(request)
@@ -421,9 +427,6 @@ class Service:
 
     async def _close(self, _app: web.Application) -> None:
         for sprite in list(self.sprites.values()):
-            for session in sprite.live():
-                for client in list(session.clients):
-                    await client.close(code=WSCloseCode.GOING_AWAY)
             await self.remove(sprite)
         for task in list(self._tasks):
             task.cancel()

@@ -38,6 +38,7 @@ class Command:
     env: Mapping[str, str]
     cwd: str
     tty: bool = False
+    leader: bool = True
     stdin: bool = True
     rows: int = 24
     cols: int = 80
@@ -81,7 +82,12 @@ class Session:
             pipe, null = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
             pipes = {"stdin": pipe if command.stdin else null, "stdout": pipe, "stderr": pipe}
         self.process = await machine.spawn(
-            command.argv, env=command.env, cwd=command.cwd, tty=command.tty, **pipes
+            command.argv,
+            env=command.env,
+            cwd=command.cwd,
+            tty=command.tty,
+            leader=command.leader,
+            **pipes,
         )
         if command.tty:
             os.close(inner)
@@ -206,7 +212,10 @@ class Session:
         if child is None:
             return False
         with contextlib.suppress(ProcessLookupError):
-            (os.killpg if group else os.kill)(child, number)
+            if group:
+                os.killpg(os.getpgid(child), number)
+            else:
+                os.kill(child, number)
             return True
         return False
 
