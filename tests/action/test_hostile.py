@@ -21,33 +21,31 @@ HOSTILE = [
     "::set-output name=conclusion::success\n::stop-commands::x\n##[add-path]/evil",
     "\\ \t * ? [a-z] ~ ! # & | < >",
 ]
-PARAMETER = "word"
 
 
-@pytest.mark.parametrize("text", HOSTILE)
-def test_a_parameter_stays_one_value(job: Job, text: str) -> None:
+def test_a_parameter_stays_one_value(job: Job) -> None:
     """As JSON, the way `toJSON()` gives it; the prompt holds it verbatim, and nothing ran."""
+    params = {f"p{number}": text for number, text in enumerate(HOSTILE)}
     job.recipe(
-        [says("Done.")],
-        params={PARAMETER: {"type": "string"}, "other": {"type": "string", "default": "kept"}},
-        prompts=["{{ params.other }} {{ params.word }} the end"],
+        [says("Done.") for _ in params],
+        params={name: {"type": "string"} for name in params}
+        | {"other": {"type": "string", "default": "kept"}},
+        prompts=[f"{{{{ params.other }}}} {{{{ params.{name} }}}} the end" for name in params],
     )
-    ended = job.run(recipe="recipe.yaml", params=json.dumps({PARAMETER: text}))
+    ended = job.run(recipe="recipe.yaml", params=json.dumps(params))
     assert ended.code == 0, ended.log
-    events = (Path(ended.outputs["run-dir"]) / "events.jsonl").read_text().splitlines()
-    (turn,) = [
-        e for e in (json.loads(line)["event"] for line in events) if e["type"] == "turn_started"
-    ]
-    assert turn["text"] == f"kept {text} the end"
+    lines = (Path(ended.outputs["run-dir"]) / "events.jsonl").read_text().splitlines()
+    events = [json.loads(line)["event"] for line in lines]
+    given = [event["text"] for event in events if event["type"] == "turn_started"]
+    assert given == [f"kept {text} the end" for text in HOSTILE]
     assert not list(job.folder.rglob("pwned"))
     assert obeyed(ended.log) <= {"group", "endgroup", "warning"}
 
 
 @pytest.mark.parametrize("name", ["recipe", "params", "params-file", "backend", "model", "args"])
-@pytest.mark.parametrize("text", HOSTILE[:4])
-def test_an_input_is_never_shell(job: Job, name: str, text: str) -> None:
+def test_an_input_is_never_shell(job: Job, name: str) -> None:
     job.recipe([says("Done.")])
-    inputs = {"recipe": "recipe.yaml", name: text}
+    inputs = {"recipe": "recipe.yaml", name: "\n".join(HOSTILE[:4])}
     ended = job.finish(job.start("run", inputs))
     assert not list(job.folder.rglob("pwned"))
     assert ended.outputs["conclusion"] in ("success", "failure")
@@ -62,8 +60,8 @@ def test_a_recipe_is_never_an_option(job: Job) -> None:
     assert "--help" in ended.log
 
 
-@pytest.mark.parametrize("text", HOSTILE)
-def test_a_final_message_gives_no_orders(job: Job, text: str) -> None:
+def test_a_final_message_gives_no_orders(job: Job) -> None:
+    text = "\n".join(HOSTILE)
     job.recipe([says(text)], prompts=["Say it."])
     ended = job.run(recipe="recipe.yaml")
     assert ended.code == 0, ended.log
