@@ -64,9 +64,9 @@ class Presentation:
                 return tell(error)
             case Output.GITHUB:
                 from kaos_runner.recipe.report import as_github
-                from kaos_runner.sinks.github import report_failure
+                from kaos_runner.sinks.github import annotates, report_failure
 
-                if problems:
+                if problems and annotates(environ):
                     print(as_github(problems))
                 report_failure(
                     error.code,

@@ -107,7 +107,7 @@ class Commands:
 
     def __init__(self, out: TextIO, environ: Mapping[str, str]) -> None:
         self._out = out
-        self._annotates = environ.get("KAOS_RUNNER_ANNOTATE", "true").lower() != "false"
+        self._annotates = annotates(environ)
         self._workspace = environ.get("GITHUB_WORKSPACE", "")
         self._in_group = False
 
@@ -186,6 +186,11 @@ def report_failure(
         Commands(out, environ).annotation("error", text, title)
     write_outputs(environ, {"conclusion": conclusion(exit_code), "exit-code": str(exit_code)})
     write_summary(environ, failure_page(exit_code, text))
+
+
+def annotates(environ: Mapping[str, str]) -> bool:
+    """Whether annotations are wanted: unless `KAOS_RUNNER_ANNOTATE` is `false`."""
+    return environ.get("KAOS_RUNNER_ANNOTATE", "true").lower() != "false"
 
 
 def conclusion(exit_code: int) -> Conclusion:
