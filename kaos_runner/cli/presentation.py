@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from kaos_runner.cli.options import Output
@@ -64,10 +64,14 @@ class Presentation:
                 return tell(error)
             case Output.GITHUB:
                 from kaos_runner.recipe.report import as_github
-                from kaos_runner.sinks.github import annotates, report_failure
+                from kaos_runner.sinks.github import annotates, in_workspace, report_failure
 
                 if problems and annotates(environ):
-                    print(as_github(problems))
+                    placed = [
+                        replace(p, file=in_workspace(p.file, environ) if p.file else None)
+                        for p in problems
+                    ]
+                    print(as_github(placed))
                 report_failure(
                     error.code,
                     error.message,

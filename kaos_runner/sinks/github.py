@@ -7,6 +7,7 @@ taken apart, and outputs are written between delimiters that nobody can guess.
 
 from __future__ import annotations
 
+import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
@@ -108,7 +109,7 @@ class Commands:
     def __init__(self, out: TextIO, environ: Mapping[str, str]) -> None:
         self._out = out
         self._annotates = annotates(environ)
-        self._workspace = environ.get("GITHUB_WORKSPACE", "")
+        self._environ = environ
         self._in_group = False
 
     def tell(self, line: Line) -> None:
@@ -142,18 +143,11 @@ class Commands:
         """Annotate the run, or a line of a file of the repository."""
         if not self._annotates:
             return
-        place = self._place(file) if file else ""
+        place = in_workspace(file, self._environ) if file else ""
         pairs = [("title", title), ("file", place)]
         pairs += [("line", str(line or "")), ("col", str(column or ""))] if place else []
         properties = ",".join(f"{name}={_property(value)}" for name, value in pairs if value)
         self._command(level, properties, visible(message[:LONGEST_ANNOTATION]).strip())
-
-    def _place(self, file: str) -> str:
-        """The file relative to the workspace: GitHub shows nothing for another form."""
-        path = Path(file)
-        if path.is_absolute() and self._workspace and path.is_relative_to(self._workspace):
-            path = path.relative_to(self._workspace)
-        return str(path)
 
     def _command(self, name: str, properties: str, message: str) -> None:
         self._print(f"::{name}{' ' if properties else ''}{properties}::{_message(message)}")
@@ -191,6 +185,15 @@ def report_failure(
 def annotates(environ: Mapping[str, str]) -> bool:
     """Whether annotations are wanted: unless `KAOS_RUNNER_ANNOTATE` is `false`."""
     return environ.get("KAOS_RUNNER_ANNOTATE", "true").lower() != "false"
+
+
+def in_workspace(file: str, environ: Mapping[str, str]) -> str:
+    """The file as GitHub knows it: relative to the checkout, not to where a step runs."""
+    workspace = environ.get("GITHUB_WORKSPACE")
+    path = Path(os.path.normpath(Path.cwd() / file))
+    if workspace and path.is_relative_to(workspace):
+        return str(path.relative_to(workspace))
+    return file
 
 
 def conclusion(exit_code: int) -> Conclusion:
