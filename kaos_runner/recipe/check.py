@@ -11,13 +11,11 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kaos_runner.recipe.nodes import Path, format_path, problem_at
-from kaos_runner.recipe.suggest import did_you_mean
-from kaos_runner.recipe.words import explain_kind, explain_value, expected, shown
+from kaos_runner.recipe.nodes import Path, problem_at
+from kaos_runner.recipe.suggest import closest, did_you_mean
+from kaos_runner.recipe.words import expected, explain_value, hint_of, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from kaos_runner.errors import Problem
     from kaos_runner.recipe.nodes import Node
 
@@ -76,13 +74,13 @@ class Checker:
 
     def _accepts(self, schema: Schema, node: Node) -> bool:
         found = Checked()
-        self._value(schema, node, (), found, literal=True)
+        self._value(schema, node, (), found, literal=False)
         return not found.problems
 
     def _value(
         self, schema: Schema, node: Node, path: Path, found: Checked, *, literal: bool
     ) -> None:
-        if not schema:
+        if not schema or node.broken:
             return
         schema = self._resolve(schema)
         literal = literal or "x-literal" in schema
@@ -92,7 +90,10 @@ class Checker:
             self._alternatives(schema, node, path, found, literal=literal)
             return
         if not self._kind(schema, node):
-            found.problems.append(explain_kind(schema, node, path))
+            found.problems.append(explain_value(schema, node, path))
+            return
+        if "x-one-of" in schema:
+            self._one_of(schema, node, path, found, literal=literal)
             return
         if node.entries is not None:
             self._mapping(schema, node, path, found, literal=literal)
@@ -156,10 +157,10 @@ class Checker:
         self, schema: Schema, node: Node, path: Path, found: Checked, *, literal: bool
     ) -> None:
         value = node.value
-        if not self._scalar_holds(schema, value):
-            if not (literal and self._is_template(value)):
-                found.problems.append(explain_value(schema, node, path))
-                return
+        # A template in a literal field is told of as that, whatever else it is not.
+        if not self._scalar_holds(schema, value) and not (literal and self._is_template(value)):
+            found.problems.append(explain_value(schema, node, path))
+            return
         if isinstance(value, str):
             if self._is_template(value):
                 found.leaves.append(Leaf(path, node, "literal" if literal else "text", schema))
@@ -235,10 +236,8 @@ class Checker:
                 self._value(more, value, below, found, literal=literal)
             elif literal and not properties and self.templates:
                 _free_templates(value, below, schema, found)
-        if "x-one-of" in schema:
-            self._one_of(schema, node, path, found)
         for key in schema.get("required", ()):
-            if key not in node.entries:
+            if key not in node.entries and key not in self._meant(schema, node):
                 found.problems.append(self._missing(schema, node, key, path))
 
     def _name(self, schema: Schema, node: Node, key: str, path: Path, found: Checked) -> None:
@@ -246,30 +245,59 @@ class Checker:
         if not self._scalar_holds(schema, key):
             assert node.keys is not None
             message = f"`{shown(key)}` is not {expected(schema)}"
-            found.problems.append(
-                problem_at(node.keys[key], message, path=path, hint=schema.get("description"))
-            )
+            hint = hint_of(schema)
+            if is_template(key):
+                message, hint = "a template has no place in a key", "write the key itself"
+            found.problems.append(problem_at(node.keys[key], message, path=path, hint=hint))
+
+    def _meant(self, schema: Schema, node: Node) -> set[str | None]:
+        """The known keys that the unknown ones of a mapping are likely slips of."""
+        known = schema.get("properties") or self.schema["properties"]
+        return {closest(key, known) for key in node.entries or () if key not in known}
 
     def _missing(self, schema: Schema, node: Node, key: str, path: Path) -> Problem:
-        examples = self._resolve(schema.get("properties", {}).get(key, {})).get("examples")
-        hint = f"add `{key}: {examples[0]}`" if examples and isinstance(examples[0], str) else None
+        properties = schema.get("properties") or self.schema["properties"]
+        part = self._resolve(properties.get(key, {}))
+        example = next((e for e in part.get("examples", ()) if isinstance(e, str | int)), None)
+        if key == "version":
+            example = 1
+        hint = f"add `{key}: {example}`" if example is not None else None
         where = "" if path else " from the recipe"
-        return problem_at(
-            node, f"the key `{key}` is missing{where}", path=path, hint=hint, length=1
-        )
+        message = f"the key `{key}` is missing{where}"
+        return problem_at(node, message, path=path, hint=hint, length=1)
 
-    def _one_of(self, schema: Schema, node: Node, path: Path, found: Checked) -> None:
+    def _one_of(
+        self, schema: Schema, node: Node, path: Path, found: Checked, *, literal: bool
+    ) -> None:
+        """Check a mapping as the one type of a union whose key it has, or seems to mean."""
         assert node.entries is not None
-        keys = schema["x-one-of"]
-        if not any(key in node.entries for key in keys):
-            wanted = ", ".join(f"`{key}`" for key in keys[:-1]) + f" or `{keys[-1]}`"
-            names = list(node.entries)
-            hint = next((h for n in names if (h := did_you_mean(n, keys, otherwise=""))), None)
-            found.problems.append(
-                problem_at(
-                    node, f"one of the keys {wanted} is missing", path=path, hint=hint, length=1
-                )
-            )
+        assert node.keys is not None
+        tags: list[str] = schema["x-one-of"]
+        parts = [self._resolve(part["then"]) for part in schema["allOf"]]
+        present = [index for index, tag in enumerate(tags) if tag in node.entries]
+        if len(present) > 1:
+            second = max((tags[index] for index in present), key=lambda k: node.keys[k].start)  # type: ignore[index]
+            others = " and ".join(f"`{tags[i]}`" for i in present if tags[i] != second)
+            message = f"`{second}` cannot stand beside {others}"
+            spot, hint = node.keys[second], "write an entry for each"
+            found.problems.append(problem_at(spot, message, path=path, hint=hint))
+        elif present:
+            self._value(parts[present[0]], node, path, found, literal=literal)
+        elif (meant := self._likely(tags, parts, node)) is not None:
+            self._value(parts[meant], node, path, found, literal=literal)
+        else:
+            wanted = ", ".join(f"`{tag}`" for tag in tags[:-1]) + f" or `{tags[-1]}`"
+            message = f"one of the keys {wanted} is missing"
+            found.problems.append(problem_at(node, message, path=path, length=1))
+
+    def _likely(self, tags: list[str], parts: list[Schema], node: Node) -> int | None:
+        for key in node.entries or ():
+            slip = closest(key, tags)
+            if slip is not None:
+                return tags.index(slip)
+        known = [len(part["properties"].keys() & (node.entries or {}).keys()) for part in parts]
+        best = max(known)
+        return known.index(best) if best and known.count(best) == 1 else None
 
     def _unknown(self, schema: Schema, node: Node, key: str, path: Path, found: Checked) -> None:
         assert node.keys is not None
@@ -277,12 +305,14 @@ class Checker:
         present = [name for name in known if node.entries and name in node.entries]
         hint = did_you_mean(key, [name for name in known if name not in present], otherwise="")
         if not hint:
-            homes = self._home_of(key)
+            homes = self._home_of(key, path)
             hint = f"`{key}` belongs {homes}" if homes else did_you_mean(key, known)
         message = f"unknown key `{shown(key)}`"
+        if is_template(key):
+            message, hint = "a template has no place in a key", "write the key itself"
         found.problems.append(problem_at(node.keys[key], message, path=path, hint=hint))
 
-    def _home_of(self, key: str) -> str | None:
+    def _home_of(self, key: str, path: Path) -> str | None:
         """Where else in the language a key stands."""
         if self._homes is None:
             self._homes = {}
@@ -290,12 +320,12 @@ class Checker:
             for name, part in places.items():
                 for each in part.get("properties", {}):
                     self._homes.setdefault(each, []).append(name)
-        for home in self._homes.get(key, ()):
-            if home.startswith("backend_"):
-                return f"to the backend `{home.removeprefix('backend_')}`"
-            if home in _HOMES:
-                return _HOMES[home]
-        return None
+        homes = self._homes.get(key, ())
+        backends = [h.removeprefix("backend_") for h in homes if h.startswith("backend_")]
+        own = next((_HOMES[home] for home in homes if home in _HOMES), None)
+        if backends and (own is None or path[0] == "backend"):
+            return "to the backend " + " or ".join(f"`{name}`" for name in backends)
+        return own
 
     def _conditions(
         self, schema: Schema, node: Node, path: Path, found: Checked, *, literal: bool
@@ -315,6 +345,7 @@ class Checker:
 _HOMES = {
     "": "at the top of the recipe", "Agent": "under `agent`", "Limits": "under `limits`",
     "Network": "under `network`", "Model": "under `agent.model`", "Prompt": "in a prompt",
+    "RunCheck": "in a check with `run`", "Param": "in a parameter",
 }  # fmt: skip
 
 
@@ -322,7 +353,7 @@ def _flat(checker: Checker, branches: list[Schema]) -> list[Schema]:
     """The branches of a union, those of its unions among them."""
     found: list[Schema] = []
     for branch in branches:
-        resolved = checker._resolve(branch)  # noqa: SLF001
+        resolved = checker._resolve(branch)
         if "anyOf" in resolved and "x-one-of" not in resolved:
             found += _flat(checker, resolved["anyOf"])
         else:

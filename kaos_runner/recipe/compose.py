@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from kaos_runner.errors import Problem
 from kaos_runner.recipe.nodes import Key, Node, problem_at
 from kaos_runner.recipe.scalars import ScalarError, resolve_plain, resolve_tagged
 from kaos_runner.recipe.syntax import explain_syntax
 
 if TYPE_CHECKING:
+    from kaos_runner.errors import Problem
     from kaos_runner.recipe.source import Source
 
 MAX_DEPTH = 48
@@ -29,7 +29,7 @@ class _StopError(Exception):
 
 
 def compose(source: Source) -> tuple[Node | None, list[Problem]]:
-    """The document of a source, with the problems of its YAML; without a document there is at least one."""
+    """The document of a source, with the problems of its YAML: at least one without a document."""
     composer = _Composer(source)
     try:
         return composer.document(), composer.problems
@@ -65,6 +65,9 @@ class _Composer:
                 hint="a recipe is one document: remove the `---`, or use a file for each",
             )
         return node
+
+    def _next(self) -> Any:
+        return self.parser.get_event()
 
     def _node(self, event: Any, depth: int) -> Node:
         if depth > MAX_DEPTH:
@@ -114,6 +117,7 @@ class _Composer:
             elif event.tag is not None and event.tag != "!":
                 node.value = resolve_tagged(event.tag, text)
         except ScalarError as error:
+            node.broken = True
             self.problems.append(problem_at(node, str(error), hint="quote it if it is text"))
         except KeyError:
             self._unknown_tag(node, event.tag)
@@ -124,11 +128,11 @@ class _Composer:
         if event.tag not in (None, "!", _SEQ):
             self._unknown_tag(node, event.tag)
         assert node.items is not None
-        while not isinstance(event := self.parser.get_event(), yaml.SequenceEndEvent):
+        while not isinstance(event := self._next(), yaml.SequenceEndEvent):
             item = self._node(event, depth + 1)
             node.items.append(item)
             node.weight += item.weight
-        node.end = max(event.end_mark.index, node.end)
+        node.end = max(_end(event), node.end)
         return node
 
     def _mapping(self, event: Any, depth: int) -> Node:
@@ -143,11 +147,11 @@ class _Composer:
         if event.tag not in (None, "!", _MAP):
             self._unknown_tag(node, event.tag)
         flow = event.flow_style
-        while not isinstance(event := self.parser.get_event(), yaml.MappingEndEvent):
+        while not isinstance(event := self._next(), yaml.MappingEndEvent):
             key = self._node(event, depth + 1)
-            value = self._node(self.parser.get_event(), depth + 1)
+            value = self._node(self._next(), depth + 1)
             self._enter(node, key, value, flow=flow)
-        node.end = max(event.end_mark.index, node.end)
+        node.end = max(_end(event), node.end)
         return node
 
     def _enter(self, node: Node, key: Node, value: Node, *, flow: bool) -> None:
@@ -155,8 +159,10 @@ class _Composer:
         assert node.keys is not None
         name = key.value
         if key.kind != "scalar":
+            node.broken = True
             self._complex_key(key, flow=flow)
         elif not isinstance(name, str):
+            node.broken = True
             written = self.source.text[key.start : key.end] or "null"
             self.problems.append(
                 problem_at(
@@ -164,6 +170,7 @@ class _Composer:
                 )
             )
         elif name == "<<" and key.style is None:
+            node.broken = True
             self.problems.append(
                 problem_at(
                     key,
@@ -192,6 +199,7 @@ class _Composer:
             self.problems.append(problem_at(key, f"a key must be text, not {key.described}"))
 
     def _unknown_tag(self, node: Node, tag: str) -> None:
+        node.broken = True
         short = re.sub(r"^tag:yaml\.org,2002:", "!!", tag)
         message = f"the YAML tag `{short[:40]}` is not allowed in a recipe"
         self.problems.append(problem_at(node, message, hint="remove it"))
@@ -200,3 +208,8 @@ class _Composer:
         spot = Key(self.source, index, index + 1)
         self.problems.append(problem_at(spot, message, hint=hint, length=1))
         raise _StopError
+
+
+def _end(event: Any) -> int:
+    index: int = event.end_mark.index
+    return index

@@ -7,11 +7,11 @@ Python's internals, and no expression can take more than a moment or a few MiB.
 
 from __future__ import annotations
 
-import json
 import math
 import operator
-import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from kaos_runner.recipe.filters import FILTERS, TESTS, FilterError, Missing, as_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,6 +24,7 @@ MAX_LENGTH = 1 << 20
 """Characters of any string, and items of any list, that an expression may make."""
 MAX_BITS = 4096
 MAX_LOOPS = 10_000
+MAX_ARGUMENT = 300
 
 
 class TemplateError(Exception):
@@ -34,34 +35,6 @@ class TemplateError(Exception):
         self.message = message
         self.line = line
         self.hint = hint
-
-
-class Missing:
-    """A value that is not there: only `default`, `is defined` and truth can take it."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __bool__(self) -> bool:
-        return False
-
-
-def quote_for_shell(value: Any) -> str:
-    """The value as one word of a POSIX shell; a list as many."""
-    if isinstance(value, list | tuple):
-        return " ".join(shlex.quote(as_text(item)) for item in value)
-    return shlex.quote(as_text(value))
-
-
-def as_text(value: Any) -> str:
-    """How a value stands in a text: as it would be written in YAML or JSON."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list | tuple | dict):
-        return json.dumps(value, ensure_ascii=False)
-    return str(value)
 
 
 def render_text(template: Template, context: Mapping[str, Any]) -> str:
@@ -98,8 +71,6 @@ class _Evaluator:
 
     def guarded(self, work: Callable[[], Any]) -> Any:
         """Run, with whatever Python objects to turned into a template's error."""
-        from jinja2 import TemplateError as JinjaError
-
         try:
             return work()
         except TemplateError:
@@ -110,8 +81,11 @@ class _Evaluator:
         except (RecursionError, MemoryError):
             msg = "the template is too deeply nested"
             raise TemplateError(msg, self.line) from None
-        except (TypeError, ValueError, OverflowError, LookupError, AttributeError, JinjaError) as e:
-            msg = f"the expression does not fit its values: {str(e)[:120]}"
+        except FilterError as error:
+            msg = f"the filter does not suit its value: {error}"
+            raise TemplateError(msg, self.line) from None
+        except (TypeError, ValueError, OverflowError, LookupError, AttributeError) as error:
+            msg = f"the expression does not fit its values: {str(error)[:120]}"
             raise TemplateError(msg, self.line) from None
 
     def body(self, nodes: Any, scope: dict[str, Any]) -> None:
@@ -144,6 +118,9 @@ class _Evaluator:
 
     def present(self, value: Any, line: int) -> Any:
         """The value, unless there is none."""
+        if value is None:
+            msg = "the value is `none`, which has no text"
+            raise TemplateError(msg, line, "write `… | default('…')`")
         if isinstance(value, Missing):
             msg = f"`{value.name}` has no value"
             raise TemplateError(msg, line, f"give it one, or write `{value.name} | default('…')`")
@@ -202,13 +179,27 @@ class _Evaluator:
             self._fail("the template takes too many steps")
 
     def _bounded(self, value: Any) -> Any:
-        if isinstance(value, str | list | tuple | dict) and len(value) > MAX_LENGTH:
-            self._fail("the expression makes too large a value")
-        if isinstance(value, int) and value.bit_length() > MAX_BITS:
+        """The value, if it is plain data of a bearable size; what is shared counts each time."""
+        if isinstance(value, str):
+            if len(value) > MAX_LENGTH:
+                self._fail("the expression makes too large a value")
+        elif isinstance(value, list | tuple | dict):
+            weight = _weight(value)
+            self.steps += weight // 1000
+            if weight > MAX_LENGTH:
+                self._fail("the expression makes too large a value")
+        elif isinstance(value, float):
+            if not math.isfinite(value):
+                self._fail("the expression makes too large a number")
+        elif isinstance(value, bool | Missing) or value is None:
+            pass
+        elif not isinstance(value, int):
+            self._fail("the expression makes no plain value")
+        elif value.bit_length() > MAX_BITS:
             self._fail("the expression makes too large a number")
         return value
 
-    def _fail(self, message: str, hint: str | None = None) -> None:
+    def _fail(self, message: str, hint: str | None = None) -> NoReturn:
         raise TemplateError(message, self.line, hint)
 
     def _const(self, node: Any, _scope: dict[str, Any]) -> Any:
@@ -260,8 +251,8 @@ class _Evaluator:
         if node.name in ("default", "d"):
             return self._default(value, args, named)
         self.present(value, node.lineno)
-        self._cost(value, args)
-        return _apply(node.name, value, args, named, test=False)
+        self._cost(value, [*args, *named.values()])
+        return FILTERS[node.name](value, *args, **named)
 
     def _default(self, value: Any, args: list[Any], named: dict[str, Any]) -> Any:
         fallback = args[0] if args else named.get("default_value", "")
@@ -269,10 +260,13 @@ class _Evaluator:
         return fallback if isinstance(value, Missing) or (falsy and not value) else value
 
     def _cost(self, value: Any, args: list[Any]) -> None:
-        sizes = [len(v) for v in (value, *args) if isinstance(v, str | list | tuple | dict)]
-        self.steps += sum(sizes) // 100
-        if len(sizes) > 1 and math.prod(max(s, 1) for s in sizes) > MAX_LENGTH * 8:
+        """Refuse a filter whose result, or work, could be out of all proportion to its input."""
+        weights = [_weight(v) for v in (value, *args)]
+        self.steps += sum(weights) // 100
+        if math.prod(weights) > MAX_LENGTH * 8:
             self._fail("the filter would make too large a value")
+        if any(isinstance(arg, int) and abs(arg) > MAX_ARGUMENT for arg in args):
+            self._fail(f"the filter takes no number above {MAX_ARGUMENT}")
 
     def _test(self, node: Any, scope: dict[str, Any]) -> Any:
         value = self.value(node.node, scope)
@@ -281,7 +275,7 @@ class _Evaluator:
         if node.name == "none":
             return isinstance(value, Missing) or value is None
         args, named = self._arguments(node, scope)
-        return _apply(node.name, self.present(value, node.lineno), args, named, test=True)
+        return TESTS[node.name](self.present(value, node.lineno), *args, **named)
 
     def _arguments(self, node: Any, scope: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         if node.dyn_args is not None or node.dyn_kwargs is not None:
@@ -348,13 +342,29 @@ class _Evaluator:
         if sign == "%":
             self._fail("`%` formats no text here", "use `~` to join values")
         times = next((v for v in (left, right) if isinstance(v, int)), 0)
-        if len(sized[0]) * max(times, 0) > MAX_LENGTH:
+        if _weight(sized[0]) * max(times, 0) > MAX_LENGTH:
             self._fail("the expression makes too large a value")
 
     def _power(self, base: Any, exponent: Any) -> None:
         bits = base.bit_length() if isinstance(base, int) else 64
         if isinstance(exponent, int | float) and bits * abs(exponent) > MAX_BITS:
             self._fail("the expression makes too large a number")
+
+
+def _weight(value: Any) -> int:
+    """Characters and items of a value, all that is inside it counted; at least 1."""
+    if isinstance(value, str):
+        return max(len(value), 1)
+    if isinstance(value, dict):
+        return 1 + sum(_weight(k) + _weight(v) for k, v in value.items())
+    if isinstance(value, list | tuple):
+        total = 1
+        for item in value:
+            total += _weight(item)
+            if total > MAX_LENGTH * 8:
+                break
+        return total
+    return 1
 
 
 def _loop(index: int, length: int) -> dict[str, Any]:
@@ -377,24 +387,6 @@ def _named(node: Any) -> str:
     if kind == "Getitem" and type(node.arg).__name__ == "Const":
         return f"{_named(node.node)}[{node.arg.value!r}]"
     return "…"
-
-
-def _apply(name: str, value: Any, args: list[Any], named: dict[str, Any], *, test: bool) -> Any:
-    from kaos_runner.recipe.template import environment
-
-    if name == "map" and (not args or args[0] == "map"):
-        msg = "`map` needs the name of a filter here"
-        raise TemplateError(msg)
-    if name in ("string", "sh", "tojson"):
-        return {"string": as_text, "sh": quote_for_shell, "tojson": _json}[name](value)
-    env = environment()
-    call = env.call_test if test else env.call_filter
-    result = call(name, value, args, named)
-    return list(result) if hasattr(result, "__next__") else result
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
 
 
 _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {

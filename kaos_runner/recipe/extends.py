@@ -105,14 +105,13 @@ def _laid_over(top: Node, under: Node) -> Node:
         return top
     assert top.keys is not None
     assert under.keys is not None
-    if _other_backend(top, under):
-        return top
     entries: dict[str, Node] = {}
     keys: dict[str, Key] = {}
     for name in [*top.entries, *(n for n in under.entries if n not in top.entries)]:
         upper, lower = top.entries.get(name), under.entries.get(name)
         if upper is not None and lower is not None:
-            entries[name] = _laid_over(upper, lower)
+            merges = name != "backend" or not _other_backend(upper, lower)
+            entries[name] = _laid_over(upper, lower) if merges else upper
         else:
             entries[name] = upper or lower  # type: ignore[assignment]
         keys[name] = top.keys.get(name) or under.keys[name]
@@ -120,7 +119,7 @@ def _laid_over(top: Node, under: Node) -> Node:
 
 
 def _other_backend(top: Node, under: Node) -> bool:
-    """Two mappings with a different `type`: the lower one's fields mean nothing to the upper one."""
+    """Whether the lower one's fields mean nothing to the upper one."""
     one, other = top.text("type"), under.text("type")
     return one is not None and other is not None and one != other
 

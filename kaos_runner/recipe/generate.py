@@ -1,4 +1,4 @@
-"""Writes `schemas/` and `docs/recipe.md` from the types: `python -m kaos_runner.recipe.generate`."""
+"""Writes `schemas/` and `docs/recipe.md`: `python -m kaos_runner.recipe.generate`."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ def _load(loaded: Loaded) -> list[Problem]:
     except UnreadableError as error:
         return [
             Problem(
-                message=error.message,
+                message=f"the file {error.message}",
                 file=loaded.file,
                 line=error.line,
                 column=error.column,
@@ -162,23 +162,26 @@ def _load(loaded: Loaded) -> list[Problem]:
         loaded.sources += chain.sources
         document = _on_backend(loaded, document, problems)
     loaded.document = document
-    return problems + _examine(loaded, document, fence)
+    return _examine(loaded, document, fence, problems)
 
 
-def _examine(loaded: Loaded, document: Node, fence: Fence) -> list[Problem]:
+def _examine(
+    loaded: Loaded, document: Node, fence: Fence, problems: list[Problem]
+) -> list[Problem]:
     """Everything about the composed document: its shape, its templates, its rules."""
     checker = checker_for(document)
     loaded.checked = checked = checker.check(document)
-    problems = list(checked.problems)
+    problems = [*problems, *checked.problems]
     if document.entries is None:
         return problems
     loaded.params = _declared(document)
     loaded.texts = Texts(document, checked, loaded.params, fence)
     problems += loaded.texts.problems
     loaded.sources += loaded.texts.sources
-    problems += Rules(
-        document, checked, loaded.texts, loaded.params, fence, checker.schema
-    ).problems()
+    rules = Rules(document, checked, loaded.texts, loaded.params, fence, checker.schema)
+    problems += rules.problems()
+    if not any(problem.severity == "error" for problem in problems):
+        problems += rules.unused()
     if loaded.options.untrusted:
         problems += refuse_powers(document)
     return problems

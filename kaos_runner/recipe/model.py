@@ -9,7 +9,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializeAsAny,
+)
 
 from kaos_runner.recipe.names import DEFAULT_TOOLS, HOST_TOOLS, Cleanup, ToolName
 from kaos_runner.recipe.units import (
@@ -25,23 +32,26 @@ from kaos_runner.recipe.units import (
 )
 
 __all__ = [
-    "COUNT_PATTERN", "DEFAULT_TOOLS", "DURATION_PATTERN", "HOST_TOOLS", "ID_PATTERN", "SIZE_PATTERN",
-    "Agent", "ApprovalRule", "Artifact", "BackendConfig", "ChangedCheck", "Check", "Cleanup", "Count",
-    "Duration", "FileCheck", "Frozen", "GitFile", "HostVariable", "Limits", "Model", "Network",
-    "Output", "Param", "PatchArtifact", "PathArtifact", "PathFile", "Prompt", "Recipe", "RunCheck",
-    "Size", "TextFile", "ToolName", "parse_count", "parse_duration", "parse_size",
+    "COUNT_PATTERN", "DEFAULT_TOOLS", "DURATION_PATTERN", "HOST_TOOLS", "ID_PATTERN",
+    "SIZE_PATTERN", "Agent", "ApprovalRule", "Artifact", "BackendConfig", "ChangedCheck", "Check",
+    "Cleanup", "Count", "Duration", "FileCheck", "Frozen", "GitFile", "HostVariable", "Limits",
+    "Model", "Network", "Output", "Param", "PatchArtifact", "PathArtifact", "PathFile", "Prompt",
+    "Recipe", "RunCheck", "Size", "TextFile", "ToolName", "parse_count", "parse_duration",
+    "parse_size",
 ]  # fmt: skip
 
 ID_PATTERN = r"^[a-z][a-z0-9_]*$"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 VARIABLE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
-LITERAL = {"x-literal": True}
+LITERAL: dict[str, JsonValue] = {"x-literal": True}
 """Marks a field that may hold no template."""
-HOST_PATH = {"x-path": "host"}
+HOST_PATH: dict[str, JsonValue] = {"x-path": "host"}
 """Marks a path on the host, relative to the recipe; it must stay inside the recipe's work tree."""
-WORK_PATH = {"x-path": "work"}
+WORK_PATH: dict[str, JsonValue] = {"x-path": "work"}
 """Marks a path in the sandbox, relative to the workdir; it must not leave it."""
+SHELL: dict[str, JsonValue] = {"x-shell": True}
+"""Marks shell text: a parameter in it should pass through the filter `sh`."""
 
 type HostVariable = Annotated[
     str,
@@ -49,6 +59,14 @@ type HostVariable = Annotated[
         pattern=VARIABLE_PATTERN,
         description="The name of a host variable, never its value.",
         json_schema_extra=LITERAL | {"title": "Host variable", "examples": ["MY_TOKEN"]},
+    ),
+]
+type Variable = Annotated[
+    str,
+    Field(
+        pattern=VARIABLE_PATTERN,
+        description="Letters, digits and `_`; does not begin with a digit.",
+        json_schema_extra={"title": "Variable", "examples": ["LANG"]},
     ),
 ]
 type Id = Annotated[
@@ -132,7 +150,7 @@ class GitFile(Frozen):
     to: Text = Field(".", examples=["repo"], json_schema_extra=WORK_PATH)
     """A directory relative to the workdir."""
     ref: Text = Field("HEAD", examples=["HEAD", "main"])
-    """What is checked out. With `HEAD`, uncommitted changes of the work tree are not taken along."""
+    """What is checked out. With `HEAD`, uncommitted changes are not taken along."""
 
 
 class TextFile(Frozen):
@@ -208,7 +226,7 @@ class Limits(Frozen):
 class RunCheck(Frozen):
     """A shell command in the workdir that must exit with 0."""
 
-    run: Text = Field(examples=["python3 -m unittest -q"], json_schema_extra={"x-shell": True})
+    run: Text = Field(examples=["python3 -m unittest -q"], json_schema_extra=SHELL)
     """The command."""
     name: Text | None = Field(None, examples=["tests"])
     """What the check is called in the report. Defaults to the command."""
@@ -329,7 +347,7 @@ class Recipe(Frozen):
     backend's own."""
     workdir: Text | None = Field(None, examples=["/home/user/kimi-workdir"])
     """The sandbox directory that the agent works in. Defaults to the backend's own."""
-    env: dict[Annotated[str, Field(pattern=VARIABLE_PATTERN)], str] = Field(
+    env: dict[Variable, str] = Field(
         default_factory=dict, examples=[{"PYTHONDONTWRITEBYTECODE": "1"}]
     )
     """The sandbox's environment variables."""
@@ -339,7 +357,7 @@ class Recipe(Frozen):
     """What the sandbox may reach."""
     files: tuple[PathFile | GitFile, ...] = ()
     """What is brought into the sandbox before `setup`."""
-    setup: tuple[Annotated[Text, Field(json_schema_extra={"x-shell": True})], ...] = Field(
+    setup: tuple[Annotated[Text, Field(json_schema_extra=SHELL)], ...] = Field(
         (), examples=[["python3 -m pip install -q pytest"]]
     )
     """Shell commands in the workdir; the first that fails ends the run."""
@@ -353,7 +371,7 @@ class Recipe(Frozen):
         ],
         ...,
     ] = Field(min_length=1)
-    """The agent's turns, in order, all in one session; a plain string is a prompt with that text."""
+    """The agent's turns, in order, in one session; a plain string is a prompt with that text."""
     checks: tuple[Check, ...] = ()
     """What must hold after the last prompt."""
     artifacts: tuple[Artifact, ...] = ()

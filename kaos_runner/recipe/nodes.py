@@ -32,6 +32,8 @@ class Node:
     entries: dict[str, Node] | None = None
     keys: dict[str, Key] | None = None
     items: list[Node] | None = None
+    broken: bool = False
+    """A fault of it is told already; what else is wrong with it follows from that."""
     weight: int = 1
     """How many nodes and characters it stands for with every alias written out."""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kaos_runner.errors import Problem, RecipeError, UsageError
 from kaos_runner.recipe.compose import compose
+from kaos_runner.recipe.patterns import MAX_MATCHED, PatternError, compile_pattern
 from kaos_runner.recipe.source import UnreadableError, read_source
 from kaos_runner.recipe.suggest import did_you_mean
 from kaos_runner.recipe.words import shown
@@ -46,6 +46,20 @@ class Declared:
     minimum: float | None = None
     maximum: float | None = None
 
+    def pattern_fault(self) -> str | None:
+        """What is wrong with the pattern."""
+        if self.pattern is None:
+            return None
+        try:
+            compile_pattern(self.pattern)
+        except PatternError as error:
+            return str(error)
+        return None
+
+    def fault(self, value: Any) -> str | None:
+        """What is wrong with a value of the recipe itself, which has its type already."""
+        return _type_fault(self.type, value) or _rule_fault(self, value)
+
     @property
     def needed(self) -> bool:
         """Whether a value must be given."""
@@ -75,7 +89,7 @@ def gather(
     file: Path | None,
     environ: Mapping[str, str],
 ) -> dict[str, ParamValue]:
-    """What the user gives: `-p` over `KAOS_RUNNER_PARAM_NAME` over the params file; not yet checked.
+    """What the user gives, not yet checked: `-p` over `KAOS_RUNNER_PARAM_NAME` over the file.
 
     Raises:
         UsageError: a flag or the file cannot be read.
@@ -226,11 +240,10 @@ def _rule_fault(param: Declared, value: Any) -> str | None:
         wanted = ", ".join(f"`{shown(each)}`" for each in param.enum)
         return f"`{shown(value)}` is not one of {wanted}"
     if param.pattern is not None and isinstance(value, str):
-        try:
-            if not re.fullmatch(param.pattern, value):
-                return f"`{shown(value)}` does not match `{shown(param.pattern)}`"
-        except re.error:
-            return None
+        if len(value) > MAX_MATCHED:
+            return f"it is longer than {MAX_MATCHED} characters, which no pattern is tried on"
+        if not compile_pattern(param.pattern).matches(value):
+            return f"`{shown(value)}` does not match `{shown(param.pattern)}`"
     if isinstance(value, int | float) and not isinstance(value, bool):
         if param.minimum is not None and value < param.minimum:
             return f"`{shown(value)}` is below the minimum {shown(param.minimum)}"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os.path
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kaos_runner.errors import Problem, RecipeError
-from kaos_runner.recipe.evaluate import TemplateError, as_text, render_text, render_value
+from kaos_runner.recipe.evaluate import TemplateError, render_text, render_value
+from kaos_runner.recipe.filters import as_text
 from kaos_runner.recipe.nodes import Node, format_path
 from kaos_runner.recipe.params import ParamValue, settle
 from kaos_runner.recipe.report import in_order
@@ -18,10 +18,12 @@ from kaos_runner.recipe.trust import Fence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from pydantic import ValidationError
 
     from kaos_runner.recipe import nodes
+    from kaos_runner.recipe.check import Checked
     from kaos_runner.recipe.load import Loaded
     from kaos_runner.recipe.model import Artifact, Check, Prompt, Recipe
     from kaos_runner.recipe.texts import Text
@@ -154,10 +156,14 @@ class Rendered:
         if renderer.problems:
             raise RecipeError(in_order(renderer.problems))
         assert tree is not None
-        self._check(tree)
-        return tree
+        return self._checked(tree)
 
-    def _check(self, tree: Node) -> None:
+    def _checked(self, tree: Node) -> Node:
+        """The tree, its host paths relative to the recipe's folder.
+
+        Raises:
+            RecipeError: a rendered value does not fit its field.
+        """
         from kaos_runner.recipe.load import checker_for
 
         checked = checker_for(tree, templates=False).check(tree)
@@ -167,6 +173,7 @@ class Rendered:
             problems += path_problems(leaf, fence)
         if problems:
             raise RecipeError(in_order(problems))
+        return _relocated(tree, checked, self.dir)
 
     def _typed(self, tree: Node) -> Recipe:
         from pydantic import ValidationError
@@ -174,7 +181,7 @@ class Rendered:
         from kaos_runner.recipe.model import Recipe
 
         try:
-            return Recipe.model_validate(_for_model(tree, self.dir))
+            return Recipe.model_validate(tree.plain())
         except ValidationError as error:
             raise RecipeError(in_order(self._problems(error))) from None
 
@@ -267,17 +274,28 @@ def _outcomes(outcomes: Sequence[PromptOutcome]) -> dict[int | str, dict[str, An
     return known
 
 
-def _for_model(node: Node, folder: Path, key: str = "") -> Any:
-    """Plain data for the types: the host paths of an extended recipe become relative to this one."""
-    if node.entries is not None:
-        return {name: _for_model(value, folder, name) for name, value in node.entries.items()}
-    if node.items is not None:
-        return [_for_model(item, folder) for item in node.items]
-    if key in ("from", "git", "replay") and isinstance(node.value, str):
-        own = node.source.path.absolute().parent
-        if own != folder:
-            return os.path.relpath(own / node.value, folder)
-    return node.value
+def _relocated(tree: Node, checked: Checked, folder: Path) -> Node:
+    """The tree with the host paths of an extended recipe relative to this one's folder."""
+    for leaf in checked.paths:
+        own = leaf.node.source.path.absolute().parent
+        if leaf.role == "host" and own != folder:
+            tree = _replaced(tree, leaf.path, os.path.relpath(own / str(leaf.node.value), folder))
+    return tree
+
+
+def _replaced(node: Node, path: nodes.Path, value: str) -> Node:
+    """A copy of the node with another scalar at a path."""
+    if not path:
+        return replace(node, value=value)
+    step, rest = path[0], path[1:]
+    if node.entries is not None and isinstance(step, str):
+        changed = _replaced(node.entries[step], rest, value)
+        return replace(node, entries={**node.entries, step: changed})
+    assert node.items is not None
+    items = [
+        _replaced(item, rest, value) if i == step else item for i, item in enumerate(node.items)
+    ]
+    return replace(node, items=items)
 
 
 def _masked(value: Any, mask: Callable[[str], str]) -> Any:

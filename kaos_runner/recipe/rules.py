@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import posixpath
-import re
 from typing import TYPE_CHECKING, Any
 
 from kaos_runner.recipe.nodes import problem_at
-from kaos_runner.recipe.params import convert
+from kaos_runner.recipe.outputs import schema_problems
 from kaos_runner.recipe.suggest import did_you_mean
 from kaos_runner.recipe.support import refusals
 
@@ -21,6 +20,13 @@ if TYPE_CHECKING:
     from kaos_runner.recipe.params import Declared
     from kaos_runner.recipe.texts import Text, Texts
     from kaos_runner.recipe.trust import Fence
+
+
+_RULES = {
+    "pattern": ("string",),
+    "minimum": ("integer", "number"),
+    "maximum": ("integer", "number"),
+}
 
 
 class Rules:
@@ -44,10 +50,11 @@ class Rules:
         self.ids = self._ids()
 
     def problems(self) -> Iterator[Problem]:
-        """Every fault."""
+        """Every fault but what `unused` finds."""
         yield from self._duplicate_ids()
         yield from self._declarations()
-        yield from self._unused()
+        yield from self._retries()
+        yield from self._output_schemas()
         for text in self.texts.all():
             yield from self._references(text)
             yield from self._shell(text)
@@ -85,26 +92,64 @@ class Rules:
                 yield problem_at(node, message, path=("prompts", index, "id"))
 
     def _declarations(self) -> Iterator[Problem]:
+        faulty = {p.path for p in self.checked.problems}
         for name, param in self.params.items():
-            base: nodes.Path = ("params", name)
-            if param.pattern is not None:
-                try:
-                    re.compile(param.pattern)
-                except (re.error, RecursionError, OverflowError) as error:
-                    yield self._at((*base, "pattern"), f"not a regular expression: {error}")
-                    continue
-            if param.has_default and (self.document.find((*base, "default")) is not None):
-                _, wrong = convert(param, param.default)
-                typed = isinstance(param.default, str) and param.type != "string"
-                if typed and not wrong:
-                    wrong = f"the text `{param.default}` is not of the type {param.type}"
-                if wrong:
-                    yield self._at((*base, "default"), f"the default does not fit: {wrong}")
+            if not any(path.startswith(f"params.{name}") for path in faulty):
+                yield from self._declaration(("params", name), param)
 
-    def _at(self, path: nodes.Path, message: str, hint: str | None = None) -> Problem:
-        return problem_at(self.document.nearest(path), message, hint=hint, path=path)
+    def _declaration(self, base: nodes.Path, param: Declared) -> Iterator[Problem]:
+        fault = param.pattern_fault()
+        if fault:
+            yield self._at((*base, "pattern"), fault)
+            return
+        for rule, kinds in _RULES.items():
+            if getattr(param, rule) is not None and param.type not in kinds:
+                message = f"`{rule}` means nothing for the type {param.type}"
+                yield self._at((*base, rule), message, "remove it, or change the type")
+                return
+        if None not in (param.minimum, param.maximum) and param.minimum > param.maximum:  # type: ignore[operator]
+            yield self._at((*base, "minimum"), "the minimum is above the maximum")
+            return
+        for index, choice in enumerate(param.enum or ()):
+            wrong = param.fault(choice)
+            if wrong:
+                yield self._at((*base, "enum", index), f"the choice does not fit: {wrong}")
+        if param.has_default:
+            wrong = param.fault(param.default)
+            if wrong:
+                yield self._at((*base, "default"), f"the default does not fit: {wrong}")
+            elif param.required:
+                message = "the default is never used: a value is required"
+                yield self._at((*base, "default"), message, "remove one of the two", warning=True)
 
-    def _unused(self) -> Iterator[Problem]:
+    def _at(
+        self, path: nodes.Path, message: str, hint: str | None = None, *, warning: bool = False
+    ) -> Problem:
+        spot = self.document.nearest(path)
+        return problem_at(spot, message, hint=hint, path=path, warning=warning)
+
+    def _retries(self) -> Iterator[Problem]:
+        for index, prompt in enumerate(self._prompts()):
+            retry = prompt.child("retry")
+            checks = prompt.child("checks")
+            wanted = isinstance(retry.value, int) and 0 < retry.value <= 20 if retry else False
+            if not wanted or prompt.child("output"):
+                continue
+            if checks is None or checks.items == []:
+                message = "`retry` does nothing without `checks` or `output`"
+                path: nodes.Path = ("prompts", index, "retry")
+                yield self._at(path, message, "add a check, or remove it", warning=True)
+
+    def _output_schemas(self) -> Iterator[Problem]:
+        for index in range(len(self._prompts())):
+            path: nodes.Path = ("prompts", index, "output", "schema")
+            node = self.document.find(path)
+            templates = any(leaf.path[:4] == path for leaf in self.checked.leaves)
+            if node is not None and node.entries is not None and not node.broken and not templates:
+                yield from schema_problems(node, path)
+
+    def unused(self) -> Iterator[Problem]:
+        """A warning for each parameter that nothing uses; only true when nothing else is wrong."""
         used = {name for text in self.texts.all() for name in text.template.params}
         params = self.document.child("params")
         for name in self.params:
@@ -123,7 +168,7 @@ class Rules:
         if limit is None:
             yield text.problem(
                 "`prompts` is not known here yet",
-                hint="it can be used in later prompts, their checks, and the recipe's checks and artifacts",
+                hint="later prompts, their checks, and the recipe's checks and artifacts know it",
                 word="prompts",
                 line=references[0].line,
             )

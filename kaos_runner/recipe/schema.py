@@ -1,4 +1,4 @@
-"""The JSON schema of a recipe as it is written, made from the recipe's types and the registered backends."""
+"""The JSON schema of a recipe as it is written, from the types and the registered backends."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ EXPRESSION = {
 }
 EXTENDS = {
     "title": "Extends",
-    "description": "Another recipe, relative to this one, that this one is laid over: mappings merge, "
-    "lists and everything else replace.",
+    "description": "Another recipe, relative to this one, that this one is laid over: "
+    "mappings merge, lists and everything else replace.",
     "type": "string",
     "minLength": 1,
     "examples": ["base.yaml"],
@@ -69,7 +69,7 @@ def recipe_schema(backends: Mapping[str, Any]) -> Schema:
     for name, backend in backends.items():
         definitions |= _backend_definitions(name, backend)
     used: Schema = {"Expression": EXPRESSION}
-    used |= {name: _definition(part) for name, part in definitions.items()}
+    used |= {name: _definition(part, name in _UNITS) for name, part in definitions.items()}
     body = _definition(raw)
     return _ordered(body, used, backends)
 
@@ -191,9 +191,9 @@ def _per_backend(name: str, backend: Any) -> Schema:
     }
 
 
-def _definition(part: Schema) -> Schema:
-    """One type's schema: free keys allowed, typed leaves open for expressions, unions told apart."""
-    part = _tidy(deepcopy(part))
+def _definition(part: Schema, closed: bool = False) -> Schema:
+    """One type's schema: free keys allowed, typed leaves open for expressions."""
+    part = _tidy(deepcopy(part), literal=closed)
     if part.get("additionalProperties") is False:
         part["patternProperties"] = {**part.get("patternProperties", {}), **FREE_KEYS}
     return part
@@ -241,7 +241,7 @@ _TAGS = {
 
 
 def _union(part: Schema) -> Schema:
-    """Mappings of a union become `if` their key is there `then` that type: errors blame the right one."""
+    """Mappings of a union become `if` their key is there, `then` that type."""
     branches = part.get("anyOf", [])
     names = [branch.get("$ref", "").rpartition("/")[2] for branch in branches]
     tagged = [name for name in names if name in _TAGS]
@@ -264,12 +264,14 @@ def _union(part: Schema) -> Schema:
 
 
 _TYPED = {"integer", "number", "boolean"}
+_UNITS = {"Duration", "Size", "Count"}
+"""Types that are opened for expressions where they are used."""
 
 
 def _open_for_expression(part: Schema) -> Schema:
     """A leaf that is not free text also takes one whole expression."""
     reference = {"$ref": "#/$defs/Expression"}
-    named = part.get("$ref", "").rpartition("/")[2] in {"Duration", "Size", "Count"}
+    named = part.get("$ref", "").rpartition("/")[2] in _UNITS
     typed = part.get("type") in _TYPED or "enum" in part or "const" in part
     unions = "anyOf" in part and all("enum" in b or "const" in b for b in _flat(part["anyOf"]))
     if unions:

@@ -22,7 +22,7 @@ _UTF16_32 = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 
 
 class UnreadableError(Exception):
-    """The file cannot be read as text: `message` and `hint` say why; `line` and `column` where, if known."""
+    """The file cannot be read as text: `message` and `hint` say why, `line` and `column` where."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ def _read_bytes(path: Path) -> bytes:
         # O_NONBLOCK: opening a FIFO that nobody writes to must not wait.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        msg = "no such file"
+        msg = "does not exist"
         raise UnreadableError(msg) from None
     except (OSError, ValueError) as error:
         msg = f"cannot be read: {getattr(error, 'strerror', None) or error}"

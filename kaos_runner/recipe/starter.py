@@ -1,4 +1,4 @@
-"""The recipe that `init` writes: short enough to read, with what one reaches for next in comments."""
+"""The recipe that `init` writes: short, with what one reaches for next in comments."""
 
 from __future__ import annotations
 

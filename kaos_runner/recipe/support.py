@@ -70,9 +70,7 @@ def _asks(node: Node, feature: str) -> bool:
 _ANYWAY = {("network.default", "allow")}
 
 
-def refusals(
-    document: Node, backend: dict[str, Any]
-) -> Iterator[tuple[Node, nodes.Path, str]]:
+def refusals(document: Node, backend: dict[str, Any]) -> Iterator[tuple[Node, nodes.Path, str]]:
     """Every field that the recipe uses and its backend refuses: the value, its path, the reason."""
     for path, feature in backend["features"].items():
         if feature["support"] == "refuses":

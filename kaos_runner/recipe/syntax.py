@@ -32,11 +32,11 @@ def _in_words(
     if tab >= 0 and not text[begin:tab].strip():
         return "a tab is used for indentation", "YAML indents with spaces only", tab
     if "cannot start any token" in told:
-        return (
-            f"a value cannot begin with `{char}`",
-            "YAML indents with spaces only" if char == "\t" else "quote the text",
-            index,
-        )
+        if char == "\t":
+            return "a tab stands where only spaces can", "YAML indents with spaces only", index
+        return f"a value cannot begin with `{char}`", "quote the text", index
+    if "unexpected ':'" in told:
+        return "a `:` without a space after it", "write `key: value`, or quote the text", index
     if "mapping values are not allowed" in told:
         return (
             "a `:` where no key can be",

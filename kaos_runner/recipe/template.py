@@ -1,4 +1,4 @@
-"""Templates: parsed with Jinja's own parser when the recipe is loaded, and every name in them checked."""
+"""Templates: parsed by Jinja's parser when a recipe is loaded, and every name in them checked."""
 
 from __future__ import annotations
 
@@ -6,35 +6,27 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from kaos_runner.recipe.filters import FILTERS, TESTS, names
+from kaos_runner.recipe.flaws import Flaw, syntax_flaw
 from kaos_runner.recipe.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from jinja2 import nodes
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from jinja2 import Environment, nodes
 
-FILTERS = frozenset(
-    "abs capitalize d default dictsort first float int items join last length list lower map max min"
-    " reject rejectattr replace reverse round select selectattr sh sort string sum title tojson trim"
-    " unique upper".split()
-)
-"""What a template may use; each works on values only, in time that the size of its input bounds."""
-TESTS = frozenset(
-    "boolean defined divisibleby eq equalto even false float ge greaterthan gt in integer iterable le"
-    " lessthan lower lt mapping ne none number odd sequence string true undefined upper".split()
-)
+FILTER_NAMES = names(FILTERS, "d", "default")
+TEST_NAMES = names(TESTS, "defined", "none", "undefined")
+HARMLESS = frozenset({"sh", "abs", "count", "float", "int", "length", "round"})
+"""Filters whose result is safe in shell text."""
 PROMPT_FIELDS = ("final_message", "output", "status")
 RUN_FIELDS = ("attempt", "id", "started_at")
 RECIPE_FIELDS = ("dir", "name")
 ROOTS = ("params", "prompts", "recipe", "run")
 MAX_NODES = 20_000
 
-_REFUSED = {
-    "Call": (
-        "a function or method cannot be called in a template",
-        "use a filter: {{ value | upper }}",
-    ),
+_REFUSED: dict[str, tuple[str, str | None]] = {
+    "Call": ("a function or method cannot be called in a template", "use filters instead"),
     "Include": ("a template cannot include another", "a long text may be `{file: …}`"),
     "Import": ("a template cannot import", None),
     "FromImport": ("a template cannot import", None),
@@ -42,18 +34,6 @@ _REFUSED = {
     "Macro": ("a template cannot define macros", None),
     "Block": ("a template has no blocks", None),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Flaw:
-    """What is wrong in a template; `offset` is where, in characters from its beginning."""
-
-    message: str
-    hint: str | None = None
-    word: str | None = None
-    """The piece of the template to point at."""
-    line: int = 1
-    """The template's line that holds it, from 1."""
 
 
 @dataclass(slots=True)
@@ -86,21 +66,11 @@ class PromptReference:
 
 
 @cache
-def environment() -> ImmutableSandboxedEnvironment:
-    """Jinja's parser and filters, without globals, loaders and Python's own attributes."""
-    from jinja2 import StrictUndefined
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+def _parser() -> Environment:
+    """Jinja's parser; nothing of its runtime is ever used."""
+    from jinja2 import Environment
 
-    from kaos_runner.recipe.evaluate import quote_for_shell
-
-    env = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
-    )
-    env.globals.clear()
-    env.filters = {name: f for name, f in env.filters.items() if name in FILTERS}
-    env.filters["sh"] = quote_for_shell
-    env.tests = {name: t for name, t in env.tests.items() if name in TESTS}
-    return env
+    return Environment(keep_trailing_newline=True, autoescape=False)
 
 
 def parse(text: str, params: Mapping[str, Any]) -> Template:
@@ -109,9 +79,9 @@ def parse(text: str, params: Mapping[str, Any]) -> Template:
 
     template = Template(text)
     try:
-        template.tree = environment().parse(text)
+        template.tree = _parser().parse(text)
     except TemplateSyntaxError as error:
-        template.flaws.append(_syntax_flaw(error, text))
+        template.flaws.append(syntax_flaw(error, text))
     except (RecursionError, MemoryError, ValueError, OverflowError):
         template.flaws.append(Flaw("the template is too deeply nested or holds an absurd number"))
     if template.tree is not None:
@@ -120,31 +90,6 @@ def parse(text: str, params: Mapping[str, Any]) -> Template:
         except RecursionError:
             template.flaws.append(Flaw("the template is too deeply nested"))
     return template
-
-
-def _syntax_flaw(error: Any, text: str) -> Flaw:
-    message = str(error.message or "not a template")
-    line = int(error.lineno or 1)
-    if "unexpected end of template" in message or "unexpected 'end of template'" in message.lower():
-        if text.count("{{") > text.count("}}"):
-            return Flaw("`{{` is never closed", "close it with `}}`", "{{", _last(text, "{{"))
-        return Flaw("the template ends too early: " + _decapitalised(message), None, None, line)
-    if "no filter named" in message or "No filter named" in message:
-        name = message.split("'")[1]
-        return Flaw(f"unknown filter `{name}`", did_you_mean(name, sorted(FILTERS)), name, line)
-    if "unexpected '}'" in message or "expected token 'end of print statement'" in message:
-        return Flaw(
-            "the expression is not closed right: " + _decapitalised(message), None, None, line
-        )
-    return Flaw("the template cannot be read: " + _decapitalised(message), None, None, line)
-
-
-def _last(text: str, mark: str) -> int:
-    return text.count("\n", 0, text.rfind(mark)) + 1
-
-
-def _decapitalised(message: str) -> str:
-    return message[:1].lower() + message[1:].rstrip(".")
 
 
 class _Reader:
@@ -161,7 +106,11 @@ class _Reader:
 
         tree = self.template.tree
         assert tree is not None
-        self.own |= {n.name for n in tree.find_all(nodes.Name) if n.ctx in ("store", "param")}
+        for name in tree.find_all(nodes.Name):
+            if name.ctx != "load":
+                self.own.add(name.name)
+                if name.name in (*ROOTS, "loop"):
+                    self._flaw(f"`{name.name}` cannot be set", None, name.name, name.lineno)
         for child in tree.body:
             self._visit(child)
         self.template.expression = _whole_expression(tree)
@@ -179,8 +128,7 @@ class _Reader:
             return
         kind = type(node).__name__
         if kind not in ALLOWED:
-            message, hint = _REFUSED.get(kind, ("this has no place in a recipe's template", None))
-            self._flaw(message, hint, None, node.lineno)
+            self._refuse(node, kind)
             return
         if isinstance(node, nodes.Name):
             self._name(node)
@@ -189,15 +137,28 @@ class _Reader:
             return
         if isinstance(node, nodes.Filter | nodes.Test):
             self._known(node)
-            quoted = quoted or node.name == "sh"
+            quoted = quoted or node.name in HARMLESS or _maps_sh(node)
         for child, told in _children(node, shown):
             self._visit(child, quoted=quoted, shown=told)
 
+    def _refuse(self, node: Any, kind: str) -> None:
+        unknown = ("this has no place in a recipe's template", None)
+        message, hint = _REFUSED.get(kind, unknown)
+        word: str | None = None
+        if kind == "Call":
+            called = node.node
+            word = str(getattr(called, "attr", None) or getattr(called, "name", "")) + "("
+            if word[:-1] in FILTER_NAMES:
+                hint = "use the filter: `{{ … | " + word[:-1] + " }}`"
+            if hasattr(called, "attr"):
+                self._visit(called.node)
+        self._flaw(message, hint, word, node.lineno)
+
     def _known(self, node: Any) -> None:
-        known = FILTERS if type(node).__name__ == "Filter" else TESTS
+        known = FILTER_NAMES if type(node).__name__ == "Filter" else TEST_NAMES
         if node.name not in known:
             kind = type(node).__name__.lower()
-            hint = did_you_mean(node.name, sorted(known))
+            hint = did_you_mean(node.name, known)
             self._flaw(f"unknown {kind} `{node.name}`", hint, node.name, node.lineno)
 
     def _name(self, node: nodes.Name) -> None:
@@ -211,15 +172,13 @@ class _Reader:
             self._flaw(f"`{node.name}` alone is no value", hint, node.name, node.lineno)
         else:
             known = [*ROOTS, *(f"params.{name}" for name in self.params)]
-            hint = (
-                f"did you mean `params.{node.name}`?"
-                if node.name in self.params
-                else did_you_mean(node.name, known)
-            )
+            near = did_you_mean(node.name, known, otherwise="") or did_you_mean("", ROOTS)
+            same = f"did you mean `params.{node.name}`?"
+            hint = same if node.name in self.params else near or ""
             self._flaw(f"unknown name `{node.name}`", hint, node.name, node.lineno)
 
     def _reference(self, node: Any, quoted: bool, shown: bool) -> bool:
-        """Check a chain such as `params.x` or `prompts[0].output.a`; False when it begins elsewhere."""
+        """Check a chain such as `params.x` or `prompts[0].output.a`; False: it begins elsewhere."""
         chain, root = _chain(node)
         if root is None or root.name in self.own or root.name not in ROOTS:
             return False
@@ -252,7 +211,7 @@ class _Reader:
         which = chain[0]
         if len(chain) < 2 or chain[1] is None:
             hint = "one of `final_message`, `output`, `status`"
-            self._flaw(f"`prompts` needs one of its prompt's values", hint, "prompts", line)
+            self._flaw("`prompts` needs one of its prompt's values", hint, "prompts", line)
             self.template.prompts.append(PromptReference(which, "", line))
             return
         part = str(chain[1])
@@ -264,6 +223,13 @@ class _Reader:
     def _field(self, root: str, name: str, fields: Sequence[str], line: int) -> None:
         if name not in fields:
             self._flaw(f"`{root}` has no `{name}`", did_you_mean(name, fields), name, line)
+
+
+def _maps_sh(node: Any) -> bool:
+    """Whether the node is `… | map("sh")`."""
+    return node.name == "map" and any(
+        getattr(arg, "value", None) == "sh" for arg in node.args or ()
+    )
 
 
 def _children(node: Any, shown: bool) -> Iterator[tuple[Any, bool]]:
@@ -278,14 +244,47 @@ def _children(node: Any, shown: bool) -> Iterator[tuple[Any, bool]]:
 
 
 ALLOWED = frozenset(
-    "Output TemplateData Name Const List Tuple Dict Pair Keyword Getattr Getitem Slice Filter Test"
-    " Compare Operand And Or Not Add Sub Mul Div FloorDiv Mod Pow Neg Pos Concat CondExpr If For"
-    " Assign TemplateReference".split()
+    [
+        "Output",
+        "TemplateData",
+        "Name",
+        "Const",
+        "List",
+        "Tuple",
+        "Dict",
+        "Pair",
+        "Keyword",
+        "Getattr",
+        "Getitem",
+        "Slice",
+        "Filter",
+        "Test",
+        "Compare",
+        "Operand",
+        "And",
+        "Or",
+        "Not",
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "FloorDiv",
+        "Mod",
+        "Pow",
+        "Neg",
+        "Pos",
+        "Concat",
+        "CondExpr",
+        "If",
+        "For",
+        "Assign",
+        "TemplateReference",
+    ]
 )
 
 
 def _chain(node: Any) -> tuple[list[Any], Any]:
-    """The constant steps of an access from its root name on; None for a step that is no constant."""
+    """The constant steps of an access from its root name on; None for any other step."""
     from jinja2 import nodes
 
     steps: list[Any] = []

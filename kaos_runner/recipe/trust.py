@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kaos_runner.recipe.names import HOST_TOOLS
@@ -11,6 +10,7 @@ from kaos_runner.recipe.nodes import format_path, problem_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from kaos_runner.errors import Problem
     from kaos_runner.recipe.nodes import Node
@@ -67,7 +67,7 @@ def _found(node: Node, path: Path_ = ()) -> Iterator[tuple[str, str, Node, Path_
     """Every field that gives a power over the host, wherever it stands."""
     for key, value in (node.entries or {}).items():
         below = (*path, key)
-        if key.startswith("x-") or below == ("prompts",) and value.items is None:
+        if key.startswith("x-") or (below == ("prompts",) and value.items is None):
             continue
         told = _power(below, key, value)
         if told:

@@ -84,8 +84,8 @@ type Count = Annotated[
             "title": "Count",
             "description": "A whole number above 0; `k` stands for thousands, `m` for millions.",
             "anyOf": [
-                {"type": "integer", "exclusiveMinimum": 0, "maximum": 10**15},
-                {"type": "string", "pattern": COUNT_PATTERN},
+                {"title": "Count", "type": "integer", "exclusiveMinimum": 0, "maximum": 10**15},
+                {"title": "Count", "type": "string", "pattern": COUNT_PATTERN},
             ],
             "examples": [80, "400k", "2m"],
         }

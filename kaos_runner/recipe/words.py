@@ -33,32 +33,39 @@ def shown(value: Any) -> str:
 def expected(schema: Schema) -> str:
     """What a schema asks for, as a noun with its article."""
     if "anyOf" in schema and "x-one-of" not in schema:
-        title = str(schema.get("title", "")).lower()
-        if title == "count":
-            return "a count"
         parts = [expected(b) for b in schema["anyOf"] if b.get("title") != "Expression"]
         return " or ".join(dict.fromkeys(parts))
     if "const" in schema:
         return f"`{schema['const']}`"
     if "enum" in schema:
         return "one of " + ", ".join(f"`{shown(each)}`" for each in schema["enum"])
-    if "pattern" in schema and "title" in schema:
+    if schema.get("title") == "Count" or ("pattern" in schema and "title" in schema):
         title = str(schema["title"])
         return {
             "Duration": "a duration", "Size": "a size", "Id": "an id", "Name": "a recipe's name",
+            "Count": "a count", "Variable": "a variable's name",
             _SECRET_TITLE: "the name of a host variable",
         }.get(title, f"a valid {title.lower()}")  # fmt: skip
     return _KINDS.get(schema.get("type", ""), "something else")
 
 
-def explain_kind(schema: Schema, node: Node, path: Path) -> Problem:
-    """The problem of a value whose kind is wrong."""
-    return explain_value(schema, node, path)
+_HINTS = {
+    "Id": "lower-case letters, digits and `_`, beginning with a letter",
+    "Name": "letters, digits, `.`, `_` and `-`, at most 63, beginning with a letter or digit",
+    "Variable": "letters, digits and `_`, not beginning with a digit",
+}
+
+
+def hint_of(schema: Schema) -> str | None:
+    """How a value of a schema is written, where that has words of its own."""
+    return _HINTS.get(str(schema.get("title")))
 
 
 def explain_value(schema: Schema, node: Node, path: Path) -> Problem:
     """The problem of a value that its schema does not take."""
-    branches = [b for b in schema.get("anyOf", [schema]) if b.get("title") != "Expression"]
+    branches = [schema]
+    if "anyOf" in schema and "x-one-of" not in schema:
+        branches = [b for b in schema["anyOf"] if b.get("title") != "Expression"]
     titled = schema if "examples" in schema or "title" in schema else branches[0]
     message, hint = _in_words(schema, branches, titled, node)
     problem = problem_at(node, message, hint=hint, path=path)
@@ -81,8 +88,11 @@ def _in_words(
         unit = "s" if units["title"] == "Duration" else "MiB"
         return f"`{shown(value)}` has no unit", f"write it like `{shown(value)}{unit}`"
     fitting = [b for b in branches if _kind_fits(b, node)]
+    if isinstance(value, str) and "{{" in value:
+        hint = 'write "{{ … }}" and nothing around it'
+        return "a template here must be the whole value", hint
     if not fitting:
-        found = node.described
+        found = _found(branches, node)
         return f"expected {expected(schema)}, found {found}", _kind_hint(branches, node)
     return _value_words(fitting, schema, titled, node)
 
@@ -106,10 +116,11 @@ def _value_words(
         return f"`{text}` is not one of {wanted}", hint or None
     if isinstance(value, int | float) and not isinstance(value, bool):
         return _range_words(first, text)
-    examples = [e for e in first.get("examples", titled.get("examples", ())) if isinstance(e, str)]
+    examples = [
+        e for e in first.get("examples") or titled.get("examples") or () if isinstance(e, str)
+    ]
     hint = "write it like " + ", ".join(f"`{e}`" for e in examples[:3]) if examples else None
-    if schema.get("title") == "Name" or first.get("title") in ("Name", "Id"):
-        hint = first.get("description") or hint
+    hint = hint_of(schema) or hint_of(first) or hint
     return f"`{text}` is not {expected(schema)}", hint
 
 
@@ -146,6 +157,9 @@ def _kind_hint(branches: list[Schema], node: Node) -> str | None:
             return f"remove the quotes: `{text}`"
         if "array" in kinds:
             return "write it as a list, each entry after `- `"
+        tags = next((b["x-one-of"] for b in branches if "x-one-of" in b), None)
+        if tags:
+            return f"write it as `{tags[0]}: …`"
         if "object" in kinds:
             return "write `key: value` pairs, indented below"
     elif node.kind == "scalar" and "string" in kinds:
@@ -153,11 +167,20 @@ def _kind_hint(branches: list[Schema], node: Node) -> str | None:
         return f'quote it: "{shown(written)}"'
     elif node.kind == "mapping" and "array" in kinds:
         return "begin each entry with `- `"
+    elif node.kind == "sequence" and "string" in kinds:
+        return "it takes one value, not a list"
     elif node.kind == "sequence" and "object" in kinds:
         return "remove the `- `: it is a mapping"
-    elif node.kind == "sequence" and "string" in kinds:
-        return "it takes one value; remove the `- `"
     return None
+
+
+def _found(branches: list[Schema], node: Node) -> str:
+    """What stands there: a short scalar itself where a scalar was expected, else its kind."""
+    scalar = any(b.get("type") not in ("array", "object") for b in branches)
+    if node.kind != "scalar" or not scalar or isinstance(node.value, bool):
+        return node.described
+    quote = '"' if node.style in ("'", '"') else ""
+    return f"`{quote}{shown(node.value)}{quote}`"
 
 
 def _is_number(text: str) -> bool:
