@@ -127,13 +127,16 @@ class PosixKaos:
             directories: that will be listed; each entry's stat comes along.
             globs: pairs of directory and pattern; each match's stat comes along.
         """
-        scope = Snapshot(
-            owner=self,
-            paths=[self._absolute(path) for path in paths],
-            directories=[self._absolute(path) for path in directories],
-            globs=[(self._absolute(path), _parse(pattern)) for path, pattern in globs],
-            generation=self._generation,
-        )
+        scope = Snapshot(owner=self, generation=self._generation)
+        for path in paths:
+            with suppress(ValueError, OSError):  # whoever asks for it gets the error
+                scope.paths.append(self._absolute(path))
+        for path in directories:
+            with suppress(ValueError, OSError):
+                scope.directories.append(self._absolute(path))
+        for path, pattern in globs:
+            with suppress(ValueError, OSError, NotImplementedError):
+                scope.globs.append((self._absolute(path), _parse(pattern)))
         token = _scope.set(scope)
         try:
             yield scope
