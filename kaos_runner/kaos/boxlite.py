@@ -137,7 +137,7 @@ class BoxliteTransport:
         return execution
 
     def _adopt(self, execution: Execution, live: bool) -> BoxliteProcess:
-        process = BoxliteProcess(execution, self._signal, self._hear, paced=live)
+        process = BoxliteProcess(execution, self._tell, self._hear, paced=live)
         self._live.add(process)
         process.ended.add_done_callback(lambda _: self._live.discard(process))
         if self._lost is not None:
@@ -146,12 +146,12 @@ class BoxliteTransport:
             self._watching = asyncio.create_task(self._watch())
         return process
 
-    async def _signal(self, name: str, pid: int) -> None:
-        """Send a signal to a process, or to a group by its negative id, if it is still there."""
+    async def _tell(self, script: str) -> None:
+        """Run a small script beside the commands: a failure of it is none of theirs."""
         if self._lost is None:
             with suppress(OSError, RuntimeError, TimeoutError):
                 async with asyncio.timeout(CALL_SECONDS):
-                    execution = await self._box.exec("sh", ["-c", f"kill -{name} {pid}"])
+                    execution = await self._box.exec("sh", ["-c", script])
                     await execution.wait()
 
     def _hear(self) -> None:

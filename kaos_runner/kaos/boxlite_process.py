@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from kaos_runner.kaos.boxlite_relay import Decoder, Valve
+from kaos_runner.kaos.boxlite_relay import Decoder, Valve, kill_tree
 from kaos_runner.kaos.boxlite_sdk import CALL_SECONDS
 from kaos_runner.kaos.streams import ByteReader, ByteWriter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from kaos import AsyncReadable, AsyncWritable
 
     from kaos_runner.kaos.boxlite_sdk import Execution
 
@@ -23,48 +25,51 @@ INPUT_WINDOW = 4
 class _Output:
     """One of the two streams of a process."""
 
-    def __init__(self, signal: Callable[[str, int], Awaitable[None]]) -> None:
+    def __init__(self, tell: Callable[[str], Awaitable[None]]) -> None:
         self.valve = Valve(self._turn)
         self.reader = ByteReader(pause=self.valve.stop, resume=self.valve.go_on)
         self.ended = False
         self.sender = 0
-        self._signal = signal
+        self._tell = tell
 
     async def _turn(self, word: str) -> None:
         if self.sender:
-            await self._signal(word, self.sender)
+            await self._tell(f"kill -{word} {self.sender}")
 
 
 class BoxliteProcess:
     """One command; it implements `kaos.KaosProcess`.
 
-    `signal` sends a signal by name to a process of the box, or to a group by its negative id;
-    `heard` is called at every sign of life. `paced` waits for the relay's word before more input.
+    `tell` runs a shell script in the box, whatever becomes of it; `heard` is called at every sign
+    of life. `paced` waits for the relay's word before more input.
     """
 
     def __init__(
         self,
         execution: Execution,
-        signal: Callable[[str, int], Awaitable[None]],
+        tell: Callable[[str], Awaitable[None]],
         heard: Callable[[], None],
         *,
         paced: bool,
     ) -> None:
         self._execution = execution
-        self._signal = signal
+        self._tell = tell
         self._heard = heard
         self._marks: dict[str, int] = {}
+        self._spoke: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._began: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._killed = False
         self._input = execution.stdin()
-        self.stdin = ByteWriter(self._send, self._close_input)
+        self._writer = ByteWriter(self._send, self._close_input)
+        self.stdin: AsyncWritable = self._writer
         self._paced = paced
         self._input_closed = False
         self._input_ending: asyncio.Task[None] | None = None
         self._window = asyncio.Semaphore(INPUT_WINDOW)
-        self._outputs = (_Output(signal), _Output(signal))
-        self.stdout, self.stderr = (output.reader for output in self._outputs)
+        self._outputs = (_Output(tell), _Output(tell))
+        self.stdout: AsyncReadable = self._outputs[0].reader
+        self.stderr: AsyncReadable = self._outputs[1].reader
         frames = (execution.stdout(), execution.stderr())
         self._pumps = [
             asyncio.create_task(self._pump(stream, output))
@@ -106,29 +111,27 @@ class BoxliteProcess:
         return await asyncio.shield(self._exit)
 
     async def kill(self) -> None:
-        """Kill the whole group; no effect once all of it has ended."""
-        if self.ended.done():
-            return
-        self._killed = self.returncode is None
-        if self.pid:
-            await self._signal("KILL", -self.pid)
+        """Kill it with all that it started; no effect once all of it has ended."""
+        self._killed = self._killed or not self._exit.done()
+        await asyncio.wait(
+            [self._spoke, self.ended],
+            timeout=CALL_SECONDS,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if not self.ended.done():
+            await self._tell(kill_tree(self.pid or self._marks.get("r", 0)))
             for output in self._outputs:
                 await output.valve.settle()
-        else:
-            await self._kill_relay()
 
     async def kill_hard(self) -> None:
-        """Kill the group and see it end; also the relay, if something else still holds that."""
+        """Kill it and see it end; also the relay, if something else still holds that."""
         await self.kill()
-        done, _ = await asyncio.wait([self.ended], timeout=2)
-        if not done:
-            await self._kill_relay()
+        if not (await asyncio.wait([self.ended], timeout=2))[0]:
+            await self._tell(kill_tree(self._marks.get("r", 0)))
+            with contextlib.suppress(RuntimeError, TimeoutError):
+                async with asyncio.timeout(CALL_SECONDS):
+                    await self._execution.kill()
             await asyncio.wait([self.ended], timeout=2)
-
-    async def _kill_relay(self) -> None:
-        with contextlib.suppress(RuntimeError, TimeoutError):
-            async with asyncio.timeout(CALL_SECONDS):
-                await self._execution.kill()
 
     def fail(self, error: Exception) -> None:
         """End everything that waits: the box is gone."""
@@ -140,7 +143,7 @@ class BoxliteProcess:
         if not self._exit.done():
             self._exit.set_exception(error)
             self._exit.exception()  # nobody has to ask for it
-        self.stdin.abort(error)
+        self._writer.abort(error)
         self._window.release()
 
     async def _send(self, chunk: bytes) -> None:
@@ -187,8 +190,9 @@ class BoxliteProcess:
             self._end_input()
         else:
             self._marks[name] = number
-            if not self._began.done():
-                self._began.set_result(None)
+            told = self._spoke if name == "r" else self._began
+            if not told.done():
+                told.set_result(None)
 
     def _set_exit(self, code: int) -> None:
         if not self._exit.done():
@@ -197,7 +201,7 @@ class BoxliteProcess:
 
     def _end_input(self) -> None:
         """Nobody reads any more: the relay, which still does, is to end."""
-        self.stdin.abort()
+        self._writer.abort()
         if self._input_ending is None:
             self._input_ending = asyncio.create_task(self._close_input())
         self._window.release()

@@ -5,6 +5,7 @@ without bound. So a shell script in the box runs the command in a session of its
 output as base64, in ASCII only:
 
 - `AAAA;` one chunk of a stream, as soon as it was written; line ends in it mean nothing;
+- `<r12>` the relay's process id, before anything else;
 - `<p12>` the command's process id, its group's too; `<e12>` the process that sends this stream;
 - `<x3>` the exit code, at once, whoever still holds the pipes;
 - `<z>` the end of the stream, with nothing missing;
@@ -49,7 +50,8 @@ _WHOLE = r"""enc() { base64; printf '<z>'; }
 """
 
 # $1 the program below, $2 the working directory, then the command
-_RELAY = r"""exec 3>&1 4>&2
+_RELAY = r"""printf '<r%s>' "$$" >&2
+exec 3>&1 4>&2
 cd -- "$2" 2>/dev/null || { printf '<d>' >&4; exit 127; }
 k=$1; shift 2
 cmd() { setsid sh -c "$k" sh "$@" 2>&5 3>&- 5>&-; printf '<x%d>' "$?" >&4; }
@@ -66,6 +68,23 @@ printf '<p%s>' "$$" >&4
 exec "$@" 4>&-
 """
 
+# A process belongs to the tree when its parent, group or session does; what is born meanwhile is
+# found in the second round.
+_KILL = r"""for round in 1 2; do
+s=" $1 " more=1
+while [ "$more" ]; do
+more=
+for f in /proc/[0-9]*/stat; do
+{ read -r line <"$f"; } 2>/dev/null || continue
+p=${line%% *}; set -- ${line##*) }
+case $s in *" $p "*) continue;; esac
+case $s in *" $2 "*|*" $3 "*|*" $4 "*) s="$s$p " more=1;; esac
+done; done
+set -- $s
+kill -KILL "-$1" "$@" 2>/dev/null
+done; :
+"""
+
 _MARK = re.compile(r"<([a-z])(\d*)>")
 
 
@@ -78,6 +97,11 @@ def relayed(argv: list[str], cwd: str, *, live: bool, no_input: bool) -> list[st
     script = (_LIVE if live else _WHOLE) + ("exec </dev/null\n" if no_input else "")
     script += _RELAY.replace("INPUT", "{ inp 3>&- 5>&-; } |" if live else "")
     return ["-c", script, "relay", _COMMAND, cwd, *argv]
+
+
+def kill_tree(pid: int) -> str:
+    """The script that kills a process with its session and everything that it started."""
+    return f"set -- {pid}\n{_KILL}"
 
 
 class Decoder:

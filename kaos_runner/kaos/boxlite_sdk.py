@@ -6,9 +6,11 @@ Almost every method returns an `asyncio.Future`; one that nobody awaits loses it
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential
+
+from kaos_runner.errors import PrerequisiteError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -84,6 +86,23 @@ class Runtime(Protocol):
     def get_info(self, id_or_name: str) -> Awaitable[BoxInfo | None]: ...
     def list_info(self) -> Awaitable[list[BoxInfo]]: ...
     def remove(self, id_or_name: str, force: bool = False) -> Awaitable[None]: ...
+
+
+def sdk() -> Any:
+    """The SDK's module, loaded when it is first needed.
+
+    Raises:
+        PrerequisiteError: it has no build for this machine.
+    """
+    try:
+        import boxlite  # type: ignore[import-untyped]
+
+        boxlite.Boxlite  # noqa: B018 - without its native part the module loads, and is empty
+    except (ImportError, AttributeError) as error:
+        msg = "the BoxLite SDK does not load on this machine"
+        hint = "it is built for Linux and for macOS on Apple silicon; try --backend local"
+        raise PrerequisiteError(msg, hint=hint) from error
+    return boxlite
 
 
 def _never_sent(error: BaseException) -> bool:

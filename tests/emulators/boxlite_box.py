@@ -184,3 +184,11 @@ def _delete_tree(directory: Path) -> None:
                 if not child.is_symlink():
                     child.chmod(0o700)
     shutil.rmtree(directory, ignore_errors=True)
+
+
+def missing_packages(userland: Userland) -> list[str]:
+    """The Debian packages that the emulator needs and does not find."""
+    wanted = {"bwrap": "bubblewrap"}
+    if userland == "busybox":
+        wanted["busybox"] = "busybox-static"
+    return [package for program, package in wanted.items() if shutil.which(program) is None]

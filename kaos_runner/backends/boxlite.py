@@ -1,0 +1,304 @@
+"""Sandboxes in BoxLite: micro-VMs on this machine, or on a BoxLite server.
+
+A box has no labels of its own, so its name carries them: `kaos-runner.RUN.DIGEST.RECIPE`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from datetime import datetime
+from typing import TYPE_CHECKING, ClassVar
+
+from kaos_runner.backends import boxlite_config, boxlite_doctor
+from kaos_runner.backends.base import Defaults, Feature, OwnedSandbox
+from kaos_runner.backends.boxlite_config import BoxliteConfig, config_of, home_of, server_url
+from kaos_runner.backends.boxlite_errors import mapped
+from kaos_runner.errors import KaosRunnerError, SandboxError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Mapping
+
+    from kaos_runner.backends.base import Diagnosis, Labels, SandboxRequest
+    from kaos_runner.backends.boxlite_runtime import Place
+    from kaos_runner.backends.boxlite_sandbox import BoxliteSandbox
+    from kaos_runner.errors import Problem
+    from kaos_runner.kaos.boxlite_sdk import Box, BoxInfo
+    from kaos_runner.recipe.model import Network, Recipe
+
+PREFIX = "kaos-runner"
+MIB, GIB = 2**20, 2**30
+IDLE_SECONDS = 600
+"""How much longer than the recipe's wall limit a server keeps an idle box running."""
+
+
+class BoxliteBackend:
+    """Makes, finds and ends boxes."""
+
+    name: ClassVar[str] = "boxlite"
+    config: ClassVar[type[BoxliteConfig]] = BoxliteConfig
+    defaults: ClassVar[Defaults] = Defaults(
+        workdir="/root/kimi-workdir",
+        image="python:3.12-slim",
+        image_env="BOXLITE_IMAGE",
+        has_image=True,
+    )
+    features: ClassVar[Mapping[str, Feature]] = {
+        "network.allow": Feature("honours", "names, with wildcards, addresses and networks"),
+        "network.deny": Feature("refuses", "BoxLite knows only what is allowed"),
+        "cleanup": Feature("honours", "a box that is kept is stopped: its disk stays"),
+        "backend.volumes": Feature("honours", "on this machine only"),
+        "backend.registries": Feature("honours", "on this machine only"),
+    }
+    environ: ClassVar[tuple[str, ...]] = (
+        "BOXLITE_IMAGE",
+        boxlite_config.URL_ENV,
+        boxlite_config.KEY_ENV,
+        boxlite_config.PREFIX_ENV,
+        boxlite_config.HOME_ENV,
+    )
+
+    def __init__(self) -> None:
+        self._command = "boxlite"
+
+    def sandbox_id(self, recipe: Recipe, environ: Mapping[str, str]) -> str | None:  # noqa: ARG002
+        """The box to connect to, by id or name."""
+        return config_of(recipe).box
+
+    def problems(self, recipe: Recipe, environ: Mapping[str, str]) -> list[Problem]:
+        """What is missing or cannot be, found without the network."""
+        return list(boxlite_config.problems(recipe, environ))
+
+    async def create(self, request: SandboxRequest, labels: Labels) -> BoxliteSandbox:
+        """Create and start a box; if this fails or is cancelled, it is removed again.
+
+        Raises:
+            PrerequisiteError: no box can run here; the server refuses the key or is not there.
+            SandboxError: the image cannot be pulled, the VM does not boot, anything else.
+        """
+        place = await self._open(request)
+        making = asyncio.ensure_future(_make(place, request, labels))
+        return await _seen_through(making)
+
+    async def connect(self, request: SandboxRequest, sandbox_id: str) -> BoxliteSandbox:
+        """Take up a box, starting it when it is stopped.
+
+        Raises:
+            SandboxError: it does not exist any more, or does not start.
+        """
+        place = await self._open(request)
+        taking = asyncio.ensure_future(_take(place, request, sandbox_id))
+        return await _seen_through(taking)
+
+    async def _open(self, request: SandboxRequest) -> Place:
+        from kaos_runner.backends.boxlite_runtime import open_place
+
+        place = await open_place(config_of(request.recipe), request.environ)
+        self._command = place.command
+        return place
+
+    async def owned(self, environ: Mapping[str, str]) -> AsyncIterator[OwnedSandbox]:
+        """Every box with a name of ours: on the server that is set, or else on this machine."""
+        from kaos_runner.backends.boxlite_runtime import open_place
+        from kaos_runner.kaos.boxlite_sdk import call
+
+        local = not server_url(BoxliteConfig(), environ)
+        if local and not (home_of(None, environ) / "db").exists():
+            return  # nothing was ever made here, and looking would make a home
+        place = await open_place(None, environ)
+        self._command = place.command
+        try:
+            infos = await call("list boxes", place.runtime.list_info)
+        except (RuntimeError, TimeoutError) as error:
+            raise mapped(error, "list the boxes") from error
+        finally:
+            await place.release()
+        for info in infos:
+            if (owned := _owned(info)) is not None:
+                yield owned
+
+    def connect_command(self, sandbox_id: str) -> str:
+        """A shell in the box, by BoxLite's own command line."""
+        return f"{self._command} exec -it {sandbox_id} sh"
+
+    def remove_command(self, sandbox_id: str) -> str:
+        """Its removal, by BoxLite's own command line."""
+        return f"{self._command} rm -f {sandbox_id}"
+
+    async def diagnose(self, environ: Mapping[str, str], *, online: bool) -> list[Diagnosis]:
+        """The SDK, KVM or the server; with `online`, whether it answers and whether a VM boots."""
+        return await boxlite_doctor.diagnose(environ, online=online)
+
+
+async def _seen_through(work: asyncio.Future[BoxliteSandbox]) -> BoxliteSandbox:
+    """The result; a cancellation is passed on, and its clean-up awaited, however often it comes."""
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        while not work.done():
+            work.cancel()
+            try:
+                await asyncio.wait([work])
+            except asyncio.CancelledError:
+                continue
+        if not work.cancelled() and work.exception() is None:
+            await work.result().destroy()
+        raise
+
+
+async def _make(place: Place, request: SandboxRequest, labels: Labels) -> BoxliteSandbox:
+    """Create, start and prepare; a box that does not come so far is removed."""
+    from kaos_runner.backends.boxlite_sandbox import open_box
+
+    name = box_name(labels)
+    try:
+        box = await _created(place, request, name)
+        await _started(box, request)
+        return await open_box(place, box, request, _workdir(request.recipe))
+    except BaseException as error:
+        await _finished(_undo(place, request, name))
+        if isinstance(error, KaosRunnerError | asyncio.CancelledError):
+            raise
+        raise mapped(error, "create the box") from error
+
+
+async def _created(place: Place, request: SandboxRequest, name: str) -> Box:
+    """Ask for the box; an answer under way is awaited, or it could come to be after all."""
+    from kaos_runner.kaos.boxlite_sdk import call
+
+    options = _options(request, remote=place.home is None)
+    asking = asyncio.ensure_future(
+        call(
+            "create box",
+            lambda: place.runtime.create(options, name=name),
+            on_retry=request.on_retry,
+        )
+    )
+    try:
+        return await asyncio.shield(asking)
+    except asyncio.CancelledError:
+        await _finished(asyncio.wait([asking]))
+        if not asking.cancelled():
+            asking.exception()  # the removal by name comes next, whatever it is
+        raise
+
+
+async def _started(box: Box, request: SandboxRequest) -> None:
+    from kaos_runner.kaos.boxlite_sdk import call
+
+    seconds = config_of(request.recipe).start_timeout
+    try:
+        await call("start box", box.start, seconds=seconds, on_retry=request.on_retry)
+    except (RuntimeError, TimeoutError) as error:
+        raise mapped(error, f"start the box within {seconds:.0f} s") from error
+
+
+async def _undo(place: Place, request: SandboxRequest, name: str) -> None:
+    from kaos_runner.backends.boxlite_sandbox import remove
+
+    try:
+        await remove(place.runtime, name)
+    except KaosRunnerError as error:
+        if place.home is not None or not _unreachable(error):
+            hint = f"look for it with `kaos-runner reap`: {error.message}"
+            request.notify("warning", f"a box may be left behind; {hint}")
+    finally:
+        await place.release(failed=True)
+
+
+def _unreachable(error: KaosRunnerError) -> bool:
+    from kaos_runner.errors import PrerequisiteError
+
+    return isinstance(error, PrerequisiteError)
+
+
+async def _take(place: Place, request: SandboxRequest, sandbox_id: str) -> BoxliteSandbox:
+    """Find, start and prepare a box that was there before."""
+    from kaos_runner.backends.boxlite_sandbox import open_box
+    from kaos_runner.kaos.boxlite_sdk import call
+
+    try:
+        box = await call("get box", lambda: place.runtime.get(sandbox_id))
+        if box is None:
+            msg = f"there is no box {sandbox_id!r} (any more)"
+            hint = "`backend.box` names it; without that, one is created"
+            raise SandboxError(msg, hint=hint)
+        await _started(box, request)
+        return await open_box(place, box, request, _workdir(request.recipe))
+    except BaseException as error:
+        await place.release()
+        if isinstance(error, KaosRunnerError | asyncio.CancelledError):
+            raise
+        raise mapped(error, f"connect to the box {sandbox_id}") from error
+
+
+async def _finished(work: Awaitable[object]) -> None:
+    """Let clean-up come to its end, whatever is cancelled meanwhile."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            continue
+    task.result()
+
+
+def _workdir(recipe: Recipe) -> str:
+    return recipe.workdir or BoxliteBackend.defaults.workdir or "/"
+
+
+def box_name(labels: Labels) -> str:
+    """The labels as a name: letters, digits, `.`, `_` and `-`, at most 128 of them."""
+    recipe = re.sub(r"[^A-Za-z0-9_-]", "-", labels.recipe)[:60]
+    return f"{PREFIX}.{labels.run_id}.{labels.digest.rpartition(':')[2][:12]}.{recipe}"
+
+
+def _owned(info: BoxInfo) -> OwnedSandbox | None:
+    prefix, _, rest = (info.name or "").partition(".")
+    if prefix != PREFIX or rest.count(".") < 2:
+        return None
+    run_id, _digest, recipe = rest.split(".", 2)
+    created = info.created_at
+    if isinstance(created, str):
+        created = datetime.fromisoformat(created)
+    return OwnedSandbox(
+        backend=BoxliteBackend.name,
+        id=info.id,
+        run_id=run_id,
+        recipe=recipe,
+        created_at=created,
+        state=info.state.status,
+    )
+
+
+def _options(request: SandboxRequest, *, remote: bool) -> object:
+    """The SDK's options; secrets are no part of them, they go to each command."""
+    from kaos_runner.kaos.boxlite_sdk import sdk
+
+    recipe, config = request.recipe, config_of(request.recipe)
+    # A server stops an idle box after 15 minutes of its own accord, whatever runs in it.
+    idle = {"auto_stop": math.ceil(recipe.limits.wall) + IDLE_SECONDS} if remote else {}
+    return sdk().BoxOptions(
+        image=None if config.rootfs else recipe.image,
+        rootfs_path=config.rootfs,
+        cpus=config.cpus,
+        memory_mib=config.memory // MIB,
+        disk_size_gb=config.disk and math.ceil(config.disk / GIB),
+        volumes=[(volume.from_, volume.to, volume.read_only) for volume in config.volumes],
+        network=_network(recipe.network),
+        user=config.user,
+        auto_remove=False,
+        **idle,
+    )
+
+
+def _network(network: Network) -> object:
+    from kaos_runner.kaos.boxlite_sdk import sdk
+
+    closed = network.default == "deny" and not network.allow
+    outbound = sdk().OutboundNetworkSpec(
+        mode="disabled" if closed else "enabled",
+        allow_net=list(network.allow) if network.default == "deny" else [],
+    )
+    return sdk().NetworkSpec(outbound=outbound)

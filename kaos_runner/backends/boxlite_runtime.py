@@ -1,0 +1,138 @@
+"""Where boxes live: this machine's runtime, one per process and home, or a server."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import shutil
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from kaos_runner.backends.boxlite_config import PREFIX_ENV, home_of, server_url
+from kaos_runner.backends.boxlite_errors import mapped
+from kaos_runner.errors import PrerequisiteError
+from kaos_runner.kaos.boxlite_sdk import sdk
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from kaos_runner.backends.boxlite_config import BoxliteConfig, Registry
+    from kaos_runner.kaos.boxlite_sdk import Runtime
+
+
+@dataclass(slots=True)
+class Place:
+    """An open runtime, and how a person reaches it."""
+
+    runtime: Runtime
+    command: str
+    """How the BoxLite command line is called to see the same boxes."""
+    home: _Home | None = None
+
+    async def release(self, *, failed: bool = False) -> None:
+        """Let go; a home that was made for a box that failed disappears again."""
+        home, self.home = self.home, None
+        if home is not None:
+            await home.release(failed=failed)
+
+
+@dataclass(slots=True)
+class _Home:
+    """This machine's runtime on one directory: a second one in the same process is refused."""
+
+    path: Path
+    registries: tuple[Registry, ...]
+    made: bool
+    runtime: Runtime | None
+    users: int = 0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def release(self, *, failed: bool) -> None:
+        self.users -= 1
+        if self.users or self.runtime is None:
+            return
+        empty = failed and self.made and not await self.runtime.list_info()
+        if empty:
+            _homes.pop(self.path, None)
+            self.runtime = None
+            await asyncio.to_thread(gc.collect)
+            await asyncio.to_thread(shutil.rmtree, self.path, ignore_errors=True)
+
+
+_homes: dict[Path, _Home] = {}
+
+
+async def open_place(config: BoxliteConfig | None, environ: Mapping[str, str]) -> Place:
+    """Open the runtime that a recipe, or without one the host's variables, ask for.
+
+    Raises:
+        PrerequisiteError: this machine cannot run boxes, or the home is in use.
+    """
+    from kaos_runner.backends.boxlite_config import BoxliteConfig
+
+    config = config or BoxliteConfig()
+    url = server_url(config, environ)
+    return _server(url, config, environ) if url else await _machine(config, environ)
+
+
+def _server(url: str, config: BoxliteConfig, environ: Mapping[str, str]) -> Place:
+    boxlite = sdk()
+    key = environ.get(config.api_key_env)
+    options = boxlite.BoxliteRestOptions(
+        url=url.rstrip("/"),
+        credential=boxlite.ApiKeyCredential(key) if key else None,
+        path_prefix=config.path_prefix or environ.get(PREFIX_ENV) or None,
+    )
+    try:
+        runtime = boxlite.Boxlite.rest(options)
+    except RuntimeError as error:
+        raise mapped(error, "use the BoxLite server") from error
+    return Place(runtime, f"BOXLITE_REST_URL={url} boxlite")
+
+
+async def _machine(config: BoxliteConfig, environ: Mapping[str, str]) -> Place:
+    path = home_of(config, environ)
+    home = _homes.get(path)
+    if home is None:
+        home = _homes[path] = _Home(path, config.registries, not path.exists(), None)
+    home.users += 1
+    try:
+        async with home.lock:
+            if home.runtime is None:
+                home.runtime = await asyncio.to_thread(_open, home, environ)
+    except BaseException:
+        home.users -= 1
+        if not home.users:
+            _homes.pop(path, None)
+        raise
+    if home.registries != config.registries:
+        await home.release(failed=False)
+        msg = f"the BoxLite home {path} is open in this process with other registries"
+        raise PrerequisiteError(msg, hint="give one of the recipes a `backend.home` of its own")
+    return Place(home.runtime, f"BOXLITE_HOME={path} boxlite", home)
+
+
+def _open(home: _Home, environ: Mapping[str, str]) -> Runtime:
+    boxlite = sdk()
+    options = boxlite.Options(
+        home_dir=str(home.path),
+        image_registries=[_registry(registry, environ) for registry in home.registries],
+    )
+    try:
+        runtime: Runtime = boxlite.Boxlite(options)
+    except RuntimeError as error:
+        if home.made:
+            shutil.rmtree(home.path, ignore_errors=True)
+        raise mapped(error, "open the BoxLite runtime") from error
+    return runtime
+
+
+def _registry(registry: Registry, environ: Mapping[str, str]) -> object:
+    return sdk().ImageRegistry(
+        registry.host,
+        transport="http" if registry.plain_http else "https",
+        search=registry.search,
+        username=registry.username,
+        password=environ.get(registry.password_env) if registry.password_env else None,
+    )
