@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 OUTPUT_TAIL = 16 * 1024
 """Bytes of a command's output that are kept, however much it prints."""
 SETUP_TIMEOUT = 1800.0
-_DRAIN = 1.0
-"""Seconds for the rest of the output once the command itself has ended."""
+_DRAIN, _DRAINS = 1.0, 10
+"""Seconds of silence that end the output once the command has ended; how often they may begin."""
+_POLL = 0.25
 
 # stdout and stderr are one pipe, so that they keep their order.
 _COMMAND = """
@@ -120,18 +121,42 @@ async def _ended(process: KaosProcess, tail: _Tail, timeout: float) -> int | Non
         with sandbox_errors():
             try:
                 async with asyncio.timeout(timeout) as limit:
-                    code = await process.wait()
+                    code = await _exit_code(process)
             except TimeoutError:
                 if not limit.expired():
                     raise
                 await kill(process)
-                return None
-            await asyncio.wait({reading}, timeout=_DRAIN)
-            if reading.done():
-                reading.result()
+                code = None
+            await _rest(reading, tail)
             return code
     finally:
         await settle(reading, draining)
+
+
+async def _rest(reading: asyncio.Future[None], tail: _Tail) -> None:
+    """Wait for what is still on its way; silence says that something else keeps it open."""
+    for _ in range(_DRAINS):
+        seen = tail.size
+        await asyncio.wait({reading}, timeout=_DRAIN)
+        if reading.done():
+            return reading.result()
+        if tail.size == seen:
+            return None
+    return None
+
+
+async def _exit_code(process: KaosProcess) -> int:
+    """The exit code, also where `wait` goes on for as long as something holds the output open."""
+    waiting = asyncio.ensure_future(process.wait())
+    try:
+        while True:
+            await asyncio.wait({waiting}, timeout=_POLL)
+            if waiting.done():
+                return waiting.result()
+            if process.returncode is not None:
+                return process.returncode
+    finally:
+        await settle(waiting)
 
 
 async def _read(process: KaosProcess, tail: _Tail) -> None:
@@ -151,9 +176,11 @@ class _Tail:
     def __init__(self) -> None:
         self._kept = bytearray()
         self._dropped = 0
+        self.size = 0
 
     def add(self, chunk: bytes) -> None:
         self._kept += chunk
+        self.size += len(chunk)
         if (over := len(self._kept) - OUTPUT_TAIL) > 0:
             del self._kept[:over]
             self._dropped += over

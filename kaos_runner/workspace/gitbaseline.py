@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from kaos_runner.errors import SandboxError
 from kaos_runner.workspace import gitscripts as scripts
 from kaos_runner.workspace.names import decoded, joined
-from kaos_runner.workspace.script import run_script
+from kaos_runner.workspace.script import agreed, fields, run_script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,8 @@ class GitBaseline:
         if ended.exit_code == scripts.NO_GIT:
             return None
         _must(ended, "taken")
-        top, git, store, _ = ended.stdout.split(b"\0")
+        with agreed():
+            top, git, store = fields(ended.stdout)
         return cls(kaos, decoded(top), decoded(git), decoded(store))
 
     async def mark(self, number: int) -> Manifest | None:
@@ -47,7 +48,8 @@ class GitBaseline:
     async def changed(self, number: int, manifest: Manifest | None) -> list[str]:  # noqa: ARG002
         """The names that differ from mark `number`: one operation."""
         ended = await self._again(scripts.CHANGED, str(number))
-        return sorted(_names(iter(ended.stdout.split(b"\0"))))
+        with agreed():
+            return sorted(_names(fields(ended.stdout)))
 
     async def patch(self, path: str, take: Take) -> None:
         """The patch of a directory: one operation."""
@@ -87,10 +89,10 @@ def _must(ended: Ended, verb: str) -> None:
     raise SandboxError(msg)
 
 
-def _names(fields: Iterator[bytes]) -> Iterator[str]:
+def _names(pieces: Iterator[bytes]) -> Iterator[str]:
     """Each root with its names, and an empty name at its end."""
-    for root in fields:
-        for name in fields:
+    for root in pieces:
+        for name in pieces:
             if not name:
                 break
             yield joined(decoded(root), decoded(name))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import posixpath
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from kaos_runner.errors import SandboxError
 from kaos_runner.workspace.names import below, decoded, joined, shown
-from kaos_runner.workspace.script import run_script
+from kaos_runner.workspace.script import agreed, fields, following, run_script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,7 +23,6 @@ cd -- "$1" || exit 92
 shift
 top=$(pwd -P)
 printf '%s\0' "$top"
-export top
 links='for l; do
   printf "l\0%s\0%s\0" "$l" "$(readlink -f "$l")"
   if [ -f "$l" ]; then printf "f\0"; elif [ -d "$l" ]; then printf "d\0"
@@ -112,9 +112,14 @@ async def list_files(
     if not ended.stdout.endswith(b"\0end\0"):
         msg = f"the workdir could not be listed: {ended.complaint}"
         raise SandboxError(msg)
-    fields = iter(ended.stdout.split(b"\0"))
-    top = decoded(next(fields))
-    return [_Listing(w, top, max_files).read(fields) for w in wanted]
+    with agreed():
+        return await asyncio.to_thread(_parsed, ended.stdout, wanted, max_files)
+
+
+def _parsed(answer: bytes, wanted: Sequence[Wanted], max_files: int) -> list[Found]:
+    pieces = fields(answer)
+    top = decoded(following(pieces))
+    return [_Listing(w, top, max_files).read(pieces) for w in wanted]
 
 
 class _Listing:
@@ -126,27 +131,30 @@ class _Listing:
         self._max_files = max_files
         self._found = Found()
 
-    def read(self, fields: Iterator[bytes]) -> Found:
+    def read(self, pieces: Iterator[bytes]) -> Found:
         found = self._found
-        if next(fields) == b"m":
+        if following(pieces) == b"m":
             return found
         found.exists = True
-        real = decoded(next(fields))
+        real = decoded(following(pieces))
+        if not real:
+            found.refused[self._wanted.place] = "it is a symlink that points nowhere"
+            return found
         if not self._inside(real):
             found.outside = real
             return found
-        for kind in fields:
+        for kind in pieces:
             match kind:
                 case b"d":
                     found.directory = True
                 case b"f":
-                    self._file(_name(next(fields)))
+                    self._file(_name(following(pieces)))
                 case b"l":
-                    self._link(*(next(fields) for _ in range(3)))
+                    self._link(*(following(pieces) for _ in range(3)))
                 case b"o":
-                    self._refuse(_name(next(fields)), "it is neither a file nor a directory")
+                    self._refuse(_name(following(pieces)), "it is neither a file nor a directory")
                 case _:
-                    found.incomplete |= next(fields) != b"0"
+                    found.incomplete |= following(pieces) != b"0"
                     break
         found.files.sort()
         return found
@@ -161,7 +169,7 @@ class _Listing:
 
     def _link(self, link: bytes, real: bytes, kind: bytes) -> None:
         name, target = _name(link), decoded(real)
-        if kind == b"m":
+        if kind == b"m" or not target:
             self._refuse(name, "it is a symlink that points nowhere")
         elif not self._inside(target):
             self._refuse(name, f"it is a symlink out of the workdir, to {shown(target)}")
@@ -183,9 +191,6 @@ class _Listing:
     def _covered(self, real: str) -> bool:
         place = posixpath.normpath(posixpath.join(self._top, self._wanted.place))
         return real == place or real.startswith(f"{place.rstrip('/')}/")
-
-
-KindOfFound = Literal["f", "l", "o"]
 
 
 def _name(field_: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import re
@@ -10,11 +11,10 @@ from typing import TYPE_CHECKING, Literal
 
 from kaos_runner.errors import SandboxError
 from kaos_runner.workspace.names import decoded
-from kaos_runner.workspace.script import run_script
+from kaos_runner.workspace.script import agreed, fields, run_script
+from kaos_runner.workspace.script import following as _next
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from kaos import Kaos
 
 # One pass; each batch of files says their number, their names, and then a checksum a line.
@@ -78,27 +78,36 @@ async def read_manifest(kaos: Kaos, workdir: str) -> Manifest:
     if not ended.stdout.endswith(b"\0end\0"):
         msg = f"the workdir could not be listed: {ended.complaint}"
         raise SandboxError(msg, hint="the sandbox needs find and sha256sum, or git")
-    return _parsed(iter(ended.stdout.split(b"\0")))
+    with agreed():
+        return await asyncio.to_thread(_parsed, ended.stdout)
 
 
-def _parsed(fields: Iterator[bytes]) -> Manifest:
-    manifest = Manifest(top=decoded(next(fields)))
-    pattern = _SHA256 if next(fields) == b"sha256sum" else _CKSUM
-    for kind in fields:
+def _parsed(answer: bytes) -> Manifest:
+    pieces = fields(answer)
+    manifest = Manifest(top=decoded(_next(pieces)))
+    pattern = _SHA256 if _next(pieces) == b"sha256sum" else _CKSUM
+    for kind in pieces:
         match kind:
             case b"end":
                 break
             case b"f" | b"x":
-                names = [next(fields) for _ in range(int(next(fields)))]
+                names = [_next(pieces) for _ in range(int(_next(pieces)))]
                 _sums(
-                    manifest, "executable" if kind == b"x" else "file", names, next(fields), pattern
+                    manifest,
+                    "executable" if kind == b"x" else "file",
+                    names,
+                    _next(pieces),
+                    pattern,
                 )
             case b"l":
-                name, target = next(fields), next(fields)
+                name, target = _next(pieces), _next(pieces)
                 manifest.items[_name(name)] = Item("symlink", target.removesuffix(b"\n"))
             case b"i":
-                name, text = next(fields), next(fields)
+                name, text = _next(pieces), _next(pieces)
                 manifest.ignores[_name(name)] = _plain(text)
+            case _:
+                msg = f"unknown kind {kind!r}"
+                raise ValueError(msg)
     return manifest
 
 

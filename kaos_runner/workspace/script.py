@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kaos_runner.errors import SandboxError, SandboxLostError
 
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 CHUNK = 256 * 1024
 """Bytes that are read or written at once, at most."""
 STDERR_TAIL = 16 * 1024
-STDOUT_LIMIT = 256 * 2**20
+STDOUT_LIMIT = 64 * 2**20
 """Bytes of output that are kept in memory where no `take` streams it."""
+FIELDS_LIMIT = 1_000_000
+"""Names and the like in one answer of a sandbox."""
 SHELL = "/bin/sh"
 _PATIENCE = 5.0
 
@@ -93,15 +95,21 @@ async def started(kaos: Kaos, *argv: str) -> AsyncIterator[KaosProcess]:
     try:
         yield process
     except BaseException:
-        await kill(process)
+        await kill(process, drain=True)
         raise
 
 
-async def kill(process: KaosProcess) -> None:
-    """Kill a process and give it a moment to end; that it is gone already is no error."""
+async def kill(process: KaosProcess, *, drain: bool = False) -> None:
+    """Kill a process and give it a moment to end; that it is gone already is no error.
+
+    With `drain`, what it has still written is read and dropped: a full pipe holds up its end.
+    """
     with contextlib.suppress(OSError, TimeoutError):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(_PATIENCE):
             await process.kill()
+            if drain:
+                async for _ in chunks(process.stdout):
+                    pass
             await process.wait()
 
 
@@ -118,15 +126,53 @@ def sandbox_errors() -> Iterator[None]:
         raise SandboxError(msg, hint=f"it must have {SHELL} and coreutils or busybox") from error
 
 
+@contextlib.contextmanager
+def agreed() -> Iterator[None]:
+    """Map what goes wrong where an answer of a sandbox is taken apart: it need not be honest."""
+    try:
+        yield
+    except ValueError as error:
+        msg = "the sandbox's answer makes no sense, or names too many files"
+        raise SandboxError(msg) from error
+
+
+def fields(answer: bytes) -> Iterator[bytes]:
+    """The pieces of an answer, each ended by a zero byte; there may be `FIELDS_LIMIT` of them.
+
+    Raises:
+        ValueError: there are more, or the last one has no end.
+    """
+    at = 0
+    for _ in range(FIELDS_LIMIT):
+        if at == len(answer):
+            return
+        end = answer.index(0, at)
+        yield answer[at:end]
+        at = end + 1
+    msg = "too many names"
+    raise ValueError(msg)
+
+
+def following(pieces: Iterator[bytes]) -> bytes:
+    """The next piece, which must be there.
+
+    Raises:
+        ValueError: there is none.
+    """
+    piece = next(pieces, None)
+    if piece is None:
+        msg = "the answer is cut short"
+        raise ValueError(msg)
+    return piece
+
+
 async def chunks(stream: AsyncReadable) -> AsyncIterator[bytes]:
     """The pieces of a stream until its end."""
     while chunk := await stream.read(CHUNK):
         yield chunk
 
 
-async def settle(
-    *tasks: asyncio.Future[object] | asyncio.Future[bytes] | asyncio.Future[None],
-) -> None:
+async def settle(*tasks: asyncio.Future[Any]) -> None:
     """Cancel what still runs, and leave no exception unread."""
     for task in tasks:
         task.cancel()

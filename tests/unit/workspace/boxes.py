@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
+from asyncio.subprocess import PIPE
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +20,14 @@ from tests.debian import need
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from kaos import KaosProcess
+    from kaos import KaosProcess, StatResult, StrOrKaosPath
 
-COREUTILS = (
-    "base64 basename cat chmod cksum cp cut dirname env false find grep head ln ls mkdir mktemp mv "
-    "printf readlink realpath rm sha256sum sleep sort tail touch tr true wc xargs yes"
-).split()
+COREUTILS = [
+    "base64", "basename", "cat", "chmod", "cksum", "cp", "cut", "dirname", "env", "false",
+    "find", "grep", "head", "ln", "ls", "mkdir", "mktemp", "mv", "printf", "readlink",
+    "realpath", "rm", "sha256sum", "sleep", "sort", "tail", "touch", "tr", "true", "wc",
+    "xargs", "yes",
+]  # fmt: skip
 GIT_ENV = {
     "GIT_AUTHOR_NAME": "a",
     "GIT_AUTHOR_EMAIL": "a@example.org",
@@ -32,19 +38,80 @@ GIT_ENV = {
 }
 
 
+class GroupProcess(LocalKaos.Process):
+    """A process that is killed with all it started, as a sandbox's is."""
+
+    async def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+
+class CutReader(asyncio.StreamReader):
+    """A stream whose connection is lost after some bytes."""
+
+    def __init__(self, stream: asyncio.StreamReader, left: int) -> None:
+        super().__init__()
+        self._stream, self._left = stream, left
+
+    async def read(self, n: int = -1) -> bytes:
+        if self._left <= 0:
+            msg = "reset by peer"
+            raise ConnectionResetError(msg)
+        chunk = await self._stream.read(min(n, self._left))
+        self._left -= len(chunk)
+        return chunk
+
+
 class UserlandKaos(LocalKaos):
     """pykaos' own, with a chosen PATH and shell; counts its operations."""
 
     def __init__(self, path: str, home: Path, shell: tuple[str, ...] = ("/bin/sh",)) -> None:
         self.operations = 0
+        self.lost = False
+        """Set: the sandbox is gone, and every operation finds out."""
+        self.cut_after: int | None = None
+        """How many bytes of one process's stdout come before the connection is lost."""
+        self.before: dict[int, Callable[[], object]] = {}
+        """What happens before the operation of a number, from 0."""
         self.env = {"PATH": path, "HOME": str(home), "LANG": "C.UTF-8", "TMPDIR": str(home)}
+        self.started: list[GroupProcess] = []
+        self.begun = asyncio.Event()
         self._shell = shell
+        self._streams: list[asyncio.StreamReader] = []
 
     async def exec(self, *args: str, env: Mapping[str, str] | None = None) -> KaosProcess:
         del env
         self.operations += 1
+        self.before.get(self.operations - 1, lambda: None)()
+        self._there()
         argv = (*self._shell, *args[1:]) if args[0] == "/bin/sh" else args
-        return await super().exec(*argv, env=self.env)
+        process = await asyncio.create_subprocess_exec(
+            *argv, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=self.env, start_new_session=True
+        )
+        self.started.append(GroupProcess(process))
+        self.begun.set()
+        assert process.stdout is not None
+        self._streams.append(process.stdout)
+        if self.cut_after is not None:
+            self.started[-1].stdout = CutReader(process.stdout, self.cut_after)
+        return self.started[-1]
+
+    async def end(self) -> None:
+        """End what is left of every process, before its loop closes."""
+        for process in self.started:
+            await process.kill()
+        for stream in self._streams:
+            while await stream.read(2**20):
+                pass
+
+    async def stat(self, path: StrOrKaosPath, *, follow_symlinks: bool = True) -> StatResult:
+        self._there()
+        return await super().stat(path, follow_symlinks=follow_symlinks)
+
+    def _there(self) -> None:
+        if self.lost:
+            msg = "no answer"
+            raise ConnectionError(msg)
 
 
 @dataclass(slots=True)
@@ -131,6 +198,7 @@ USERLANDS: dict[str, Callable[[Path, Path], UserlandKaos]] = {
 
 
 def new_box(name: str, tmp_path: Path) -> Box:
-    top = tmp_path / "sandbox"
+    """A sandbox with a userland, below a folder of the test."""
+    top = tmp_path / name
     (top / "home").mkdir(parents=True)
-    return Box(name, USERLANDS[name](tmp_path / "bin", top / "home"), top)
+    return Box(name, USERLANDS[name](top / "bin", top / "home"), top)

@@ -1,4 +1,4 @@
-"""A patch applies with `git apply` in a copy of the start state, and gives what the sandbox holds."""
+"""A patch applies with `git apply` to a copy of the start state, and gives what the sandbox has."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def snapshot(folder: Path) -> dict[str, tuple[str, bytes]]:
         if ".git" in name.split("/"):
             continue
         if path.is_symlink():
-            found[name] = ("link", os.readlink(os.fsencode(path)))
+            found[name] = ("link", os.fsencode(path.readlink()))
         elif path.is_file():
             executable = path.stat().st_mode & stat.S_IXUSR
             found[name] = ("exec" if executable else "file", path.read_bytes())
@@ -38,7 +38,7 @@ def snapshot(folder: Path) -> dict[str, tuple[str, bytes]]:
 
 
 def patched(
-    box: Box, change: Callable[[], None], path: str = ".", roots: tuple[str, ...] = (".",)
+    box: Box, change: Callable[[], object], path: str = ".", roots: tuple[str, ...] = (".",)
 ) -> tuple[bytes, PatchStat]:
     """The patch of a change, and its stat."""
 
@@ -107,7 +107,7 @@ def disturb(box: Box) -> None:
     box.write("empty", "not any more\n")
     box.write("new/deep/ünï cödé.txt", "new\n")
     box.write("new empty")
-    box.write("new\nline\t\"quoted\" \\", "odd\n")
+    box.write('new\nline\t"quoted" \\', "odd\n")
     (box.workdir / os.fsdecode(b"raw-\xff")).write_text("not utf-8\n")
     box.write("new.bin", os.urandom(5000))
     box.write("new tool", "#!/bin/sh\n").chmod(0o755)
@@ -155,7 +155,7 @@ def test_a_filter_of_the_tree_is_not_run(full: Box) -> None:
     full.git("config", "diff.evil.command", f"touch {full.top}/ran")
     full.write(".gitattributes", "* filter=evil diff=evil\n")
     full.write("a", "one\n")
-    patch, _ = patched(full, lambda: full.write("a", "two\n") and None)
+    patch, _ = patched(full, lambda: full.write("a", "two\n"))
     assert b"+two" in patch
     assert not (full.top / "ran").exists()
 
@@ -232,7 +232,7 @@ def test_a_tracked_file_counts_although_it_is_ignored(full: Box) -> None:
     full.git("init", "-q")
     full.git("add", "-A", "-f")
     full.git("commit", "-qm", "start")
-    patch, _ = patched(full, lambda: full.write("a.gen", "two\n") and None)
+    patch, _ = patched(full, lambda: full.write("a.gen", "two\n"))
     assert b"-one\n+two\n" in patch
 
 
