@@ -27,7 +27,7 @@ MEANING = {
     143: "terminated (SIGTERM); cleanup was attempted",
 }
 
-_GIST_KEYS = ("command", "path", "pattern", "description", "url", "query")
+_GIST_KEYS = ("command", "pattern", "path", "description", "url", "query")
 
 
 def seconds(value: float) -> str:
