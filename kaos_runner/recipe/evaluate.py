@@ -22,6 +22,8 @@ MAX_STEPS = 50_000
 """Nodes that one leaf may evaluate, each turn of a loop counted."""
 MAX_LENGTH = 1 << 20
 """Characters of any string, and items of any list, that an expression may make."""
+MAX_WEIGHT = 1 << 20
+"""Characters of a list or mapping, and sixteen for each item in it."""
 MAX_BITS = 4096
 MAX_LOOPS = 10_000
 MAX_ARGUMENT = 300
@@ -139,8 +141,10 @@ class _Evaluator:
         items = self.present(self.value(node.iter, scope), node.lineno)
         if not isinstance(items, list | tuple | dict | str):
             self._fail("a loop goes over a list")
+        if len(items) > MAX_LOOPS:
+            self._fail(f"a loop goes over at most {MAX_LOOPS} items")
         rows: list[dict[str, Any]] = []
-        for item in list(items)[:MAX_LOOPS]:
+        for item in items:
             self._tick(node)
             inner = dict(scope)
             self._bind(node.target, item, inner)
@@ -185,8 +189,8 @@ class _Evaluator:
                 self._fail("the expression makes too large a value")
         elif isinstance(value, list | tuple | dict):
             weight = _weight(value)
-            self.steps += weight // 1000
-            if weight > MAX_LENGTH:
+            self.steps += weight // 200
+            if weight > MAX_WEIGHT:
                 self._fail("the expression makes too large a value")
         elif isinstance(value, float):
             if not math.isfinite(value):
@@ -261,9 +265,10 @@ class _Evaluator:
 
     def _cost(self, value: Any, args: list[Any]) -> None:
         """Refuse a filter whose result, or work, could be out of all proportion to its input."""
-        weights = [_weight(v) for v in (value, *args)]
-        self.steps += sum(weights) // 100
-        if math.prod(weights) > MAX_LENGTH * 8:
+        sizes = [max(_weight(v) - 16, 1) for v in (value, *args)]
+        numbers = [abs(arg) for arg in args if isinstance(arg, int)]
+        self.steps += sum(sizes) // 200
+        if sizes[0] * max([*sizes[1:], *numbers, 1]) > MAX_WEIGHT * 8:
             self._fail("the filter would make too large a value")
         if any(isinstance(arg, int) and abs(arg) > MAX_ARGUMENT for arg in args):
             self._fail(f"the filter takes no number above {MAX_ARGUMENT}")
@@ -342,7 +347,8 @@ class _Evaluator:
         if sign == "%":
             self._fail("`%` formats no text here", "use `~` to join values")
         times = next((v for v in (left, right) if isinstance(v, int)), 0)
-        if _weight(sized[0]) * max(times, 0) > MAX_LENGTH:
+        size = len(sized[0]) if isinstance(sized[0], str) else _weight(sized[0])
+        if size * max(times, 0) > MAX_LENGTH:
             self._fail("the expression makes too large a value")
 
     def _power(self, base: Any, exponent: Any) -> None:
@@ -352,19 +358,19 @@ class _Evaluator:
 
 
 def _weight(value: Any) -> int:
-    """Characters and items of a value, all that is inside it counted; at least 1."""
-    if isinstance(value, str):
-        return max(len(value), 1)
-    if isinstance(value, dict):
-        return 1 + sum(_weight(k) + _weight(v) for k, v in value.items())
-    if isinstance(value, list | tuple):
-        total = 1
-        for item in value:
-            total += _weight(item)
-            if total > MAX_LENGTH * 8:
-                break
-        return total
-    return 1
+    """Characters of a value and sixteen for each item, all that is inside counted, up to a limit.
+
+    It stops as soon as the limit is passed: a list may hold the same list many times over.
+    """
+    total, todo = 0, [value]
+    while todo and total <= MAX_WEIGHT:
+        part = todo.pop()
+        total += 16 + (len(part) if isinstance(part, str) else 0)
+        if isinstance(part, dict):
+            todo += [*part.keys(), *part.values()]
+        elif isinstance(part, list | tuple):
+            todo += part
+    return total
 
 
 def _loop(index: int, length: int) -> dict[str, Any]:
