@@ -13,7 +13,7 @@ from kosong.chat_provider import (
     ChatProviderError,
 )
 
-from kaos_runner.agent.provider import CarriedError
+from kaos_runner.agent.stream import CarriedError
 from kaos_runner.errors import AgentError, KaosRunnerError
 
 if TYPE_CHECKING:

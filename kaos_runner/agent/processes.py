@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     from kaos import AsyncReadable, Kaos, KaosProcess
 
 KILL_SECONDS = 10.0
 """How long a kill may take; a sandbox that does not answer must not hold up the end of a run."""
+
+QUIET_SECONDS = 1.0
+"""How long the streams of an ended command must be silent for its output to be complete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,27 +50,65 @@ async def stream(
 ) -> int:
     """Run a command, handing on its output as it comes; whatever ends this ends the process too."""
     process = await kaos.exec(*argv)
-    pumps = [
-        asyncio.create_task(_pump(process.stdout, on_stdout)),
-        asyncio.create_task(_pump(process.stderr, on_stderr)),
-    ]
+    pumps = [_Pump(process.stdout, on_stdout), _Pump(process.stderr, on_stderr)]
+    tasks = [asyncio.create_task(pump.run()) for pump in pumps]
     try:
         async with asyncio.timeout(timeout):
             process.stdin.close()
-            await asyncio.gather(*pumps)
-            return await process.wait()
+            code = await _ended(process, tasks)
+            await _drained(pumps, tasks)
+            return code
     except BaseException:
         await _kill(process)
         raise
     finally:
-        for pump in pumps:
-            pump.cancel()
+        _let_go(*tasks)
 
 
-async def _pump(source: AsyncReadable, sink: Callable[[bytes], None]) -> None:
-    # By chunk: readline() of an asyncio stream refuses lines over 64 KiB.
-    while piece := await source.read(65536):
-        sink(piece)
+class _Pump:
+    """Hands on what a stream gives, by chunk: readline() of asyncio refuses lines over 64 KiB."""
+
+    def __init__(self, source: AsyncReadable, sink: Callable[[bytes], None]) -> None:
+        self._source = source
+        self._sink = sink
+        self.chunks = 0
+
+    async def run(self) -> None:
+        while piece := await self._source.read(65536):
+            self.chunks += 1
+            self._sink(piece)
+
+
+async def _ended(process: KaosProcess, tasks: Iterable[asyncio.Task[None]]) -> int:
+    """Wait for the command; what breaks while its output is read is not waited through."""
+    waiting = asyncio.create_task(process.wait())
+    pending: set[asyncio.Task[Any]] = {waiting, *tasks}
+    try:
+        while not waiting.done():
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        return waiting.result()
+    finally:
+        _let_go(waiting)
+
+
+async def _drained(pumps: Sequence[_Pump], tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Read to the end, unless something in the background keeps the streams open and is silent."""
+    seen = -1
+    while seen != (seen := sum(pump.chunks for pump in pumps)):
+        done, pending = await asyncio.wait(tasks, timeout=QUIET_SECONDS)
+        for task in done:
+            task.result()
+        if not pending:
+            return
+
+
+def _let_go(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+        if task.done() and not task.cancelled():
+            task.exception()
 
 
 async def _kill(process: KaosProcess) -> None:

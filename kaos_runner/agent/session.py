@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from kaos_runner.agent.spec import Provider, SessionSpec, Totals
 
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+PATIENCE_SECONDS = 5.0
+"""How long a cancelled turn may take to end by itself, before its processes are killed for it."""
 CANCEL_SECONDS = 20.0
-"""How long a cancelled turn may take to end."""
+"""How long it may take after that; then it is left behind, and can reach nothing any more."""
 
 
 @contextlib.asynccontextmanager
@@ -54,7 +56,7 @@ async def open_session(spec: SessionSpec) -> AsyncIterator[AgentSession]:
     async with contextlib.AsyncExitStack() as stack:
         journal = Journal(spec.emit, Meter(spec.limits))
         provider, player, recording = spec.provider, None, None
-        http = wire.cassette_client() if played else wire.provider_client()
+        http = wire.cassette_client() if played else wire.provider_client(provider.type)
         if played:
             player = await stack.enter_async_context(replaying.serving(played, spec.workdir))
             player.skip(answers)
@@ -181,13 +183,16 @@ class AgentSession:
             await settled(asyncio.create_task(self._abort(running)))
 
     async def _abort(self, running: asyncio.Task[None]) -> None:
+        """Ask the turn to end: each call kills its own process; what is left is killed after it."""
         self._journal.stopping = True
         self._session.cancel()
+        await asyncio.wait({running}, timeout=PATIENCE_SECONDS)
         await self._kill()
         await asyncio.wait({running}, timeout=CANCEL_SECONDS)
         if not running.done():
             running.cancel()
-        await self._kill()  # what a tool call started while it was being cancelled
+        elif not running.cancelled():
+            running.exception()  # seen: it says that it was cancelled
 
     async def _kill(self) -> None:
         kill_all = getattr(self._spec.kaos, "kill_all", None)

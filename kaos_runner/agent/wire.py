@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import re
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx
 
@@ -56,46 +57,51 @@ def watching() -> Iterator[Watch]:
         _watch.reset(token)
 
 
-class _WatchedStream(httpx.AsyncByteStream):
-    def __init__(self, inner: httpx.AsyncByteStream, watch: Watch) -> None:
-        self._inner = inner
-        self._watch = watch
+@cache
+def _watched_class(base: type[Any]) -> type[Any]:
+    """A stream class of the same library: not every provider's SDK has httpx itself beneath."""
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._inner:
-            self._watch.feed(chunk)
+    def __init__(self: Any, inner: Any, watch: Watch) -> None:
+        self.inner, self.watch = inner, watch
+
+    async def __aiter__(self: Any) -> AsyncIterator[bytes]:
+        async for chunk in self.inner:
+            self.watch.feed(chunk)
             yield chunk
 
-    async def aclose(self) -> None:
-        await self._inner.aclose()
+    async def aclose(self: Any) -> None:
+        await self.inner.aclose()
+
+    body = {"__init__": __init__, "__aiter__": __aiter__, "aclose": aclose}
+    return type("WatchedStream", (base,), body)
 
 
-async def _watch_response(response: httpx.Response) -> None:
+async def _watch_response(response: Any) -> None:
     watch = _watch.get()
     kind = response.headers.get("content-type", "")
     plain = response.headers.get("content-encoding", "identity") == "identity"
-    stream = response.stream
-    if (
-        watch is not None
-        and plain
-        and kind.startswith("text/event-stream")
-        and isinstance(stream, httpx.AsyncByteStream)
-    ):
+    bases = [cls for cls in type(response.stream).__mro__ if cls.__name__ == "AsyncByteStream"]
+    if watch is not None and plain and bases and kind.startswith("text/event-stream"):
         watch.attached = True
-        response.stream = _WatchedStream(stream, watch)
+        response.stream = _watched_class(bases[0])(response.stream, watch)
 
 
 async def _name_conversation(request: httpx.Request) -> None:
     request.headers[CONVERSATION_HEADER] = conversation.get()
 
 
-def provider_client() -> httpx.AsyncClient:
+def provider_client(kind: str) -> httpx.AsyncClient:
     """A client with the limits and timeouts of the provider's SDK, and the host's proxies."""
-    from openai import DefaultAsyncHttpxClient
+    hooks: dict[str, Any] = {"response": [_watch_response]}
+    headers = {"Accept-Encoding": "identity"}
+    if kind == "anthropic":
+        import anthropic
 
-    client = DefaultAsyncHttpxClient(event_hooks={"response": [_watch_response]})
-    client.headers["Accept-Encoding"] = "identity"
-    return client
+        client: Any = anthropic.DefaultAsyncHttpxClient(event_hooks=hooks, headers=headers)
+        return cast("httpx.AsyncClient", client)
+    import openai
+
+    return openai.DefaultAsyncHttpxClient(event_hooks=hooks, headers=headers)
 
 
 def cassette_client() -> httpx.AsyncClient:

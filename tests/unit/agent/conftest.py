@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kaos_runner.agent import Provider, SessionSpec, claim
+from kaos_runner.agent import AgentSession, Provider, SessionSpec, claim, open_session
 from kaos_runner.recipe.model import Agent, Limits
 from tests.unit.agent.host import HostTransport, host_kaos
+from tests.unit.agent.upstream import Replies, Upstream, scripted
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from kaos_runner.events import AnyEvent
@@ -61,6 +64,17 @@ class Desk:
             "session_dir": self.home / "session",
         }
         return SessionSpec(**(settings | given))
+
+    @contextlib.asynccontextmanager
+    async def opened(
+        self, replies: Replies, **given: Any
+    ) -> AsyncIterator[tuple[Upstream, AgentSession]]:
+        """A session over a scripted provider."""
+        async with (
+            scripted(replies) as upstream,
+            open_session(self.spec(provider=upstream.provider, **given)) as session,
+        ):
+            yield upstream, session
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,8 +39,15 @@ def _runs(pid: str) -> bool:
 
 async def begun(desk: Desk) -> None:
     """Wait until the shell command runs."""
-    while not (desk.root / "child").exists() or not (desk.root / "child").read_text().strip():
-        await asyncio.sleep(0.01)
+    child = desk.root / "child"
+    await until(lambda: child.exists() and bool(child.read_text().strip()))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that only shows from outside."""
+    async with asyncio.timeout(20):  # well before the sleep of 60 s ends by itself
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 def interrupted(
@@ -48,24 +56,21 @@ def interrupted(
     interrupt: Callable[[AgentSession, asyncio.Task[object]], Awaitable[None]],
     expected: type[BaseException],
 ) -> None:
-    """Start a turn, interrupt it, and see that nothing is left; then the session must still work."""
+    """Interrupt a turn, and see that nothing is left; then the session must still work."""
 
     async def main() -> None:
-        async with scripted([*replies, Reply(text="back")]) as upstream:
-            async with open_session(desk.spec(provider=upstream.provider)) as session:
-                turn: asyncio.Task[object] = asyncio.create_task(session.turn("go"))
-                await begun(desk)
-                await interrupt(session, turn)
-                with pytest.raises(expected):
-                    await turn
-                assert alive(desk) == []
-                mine = asyncio.current_task()
-                assert [
-                    t for t in asyncio.all_tasks() - {mine} if "soul" in repr(t.get_coro())
-                ] == []
-                requests = len(upstream.requests)
-                assert (await session.turn("again")).final_message == "back"
-                assert len(upstream.requests) == requests + 1
+        async with desk.opened([*replies, Reply(text="back")]) as (upstream, session):
+            turn: asyncio.Task[object] = asyncio.create_task(session.turn("go"))
+            await begun(desk)
+            await interrupt(session, turn)
+            with pytest.raises(expected):
+                await turn
+            await until(lambda: not alive(desk))
+            mine = asyncio.current_task()
+            assert [t for t in asyncio.all_tasks() - {mine} if "soul" in repr(t.get_coro())] == []
+            requests = len(upstream.requests)
+            assert (await session.turn("again")).final_message == "back"
+            assert len(upstream.requests) == requests + 1
 
     asyncio.run(main())
 
@@ -107,23 +112,21 @@ def test_no_process_is_left(
 
 def test_a_timeout_around_a_turn_ends_it(desk: Desk) -> None:
     async def main() -> None:
-        async with scripted([Reply(calls=(SLEEP,))]) as upstream:
-            async with open_session(desk.spec(provider=upstream.provider)) as session:
-                with pytest.raises(TimeoutError):
-                    async with asyncio.timeout(1):
-                        await session.turn("go")
-                assert alive(desk) == []
+        async with desk.opened([Reply(calls=(SLEEP,))]) as (_, session):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(1):
+                    await session.turn("go")
+            await until(lambda: not alive(desk))
 
     asyncio.run(main())
 
 
 def test_a_model_that_hangs_can_be_cancelled(desk: Desk) -> None:
     async def main() -> None:
-        async with scripted([Reply(text="x", hang=True)]) as upstream:
-            async with open_session(desk.spec(provider=upstream.provider)) as session:
-                with pytest.raises(TimeoutError):
-                    async with asyncio.timeout(0.5):
-                        await session.turn("go")
+        async with desk.opened([Reply(text="x", hang=True)]) as (_, session):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await session.turn("go")
 
     asyncio.run(main())
 
@@ -134,7 +137,7 @@ def test_a_session_that_is_left_in_the_middle_of_a_turn(desk: Desk) -> None:
             async with open_session(desk.spec(provider=upstream.provider)) as session:
                 turn = asyncio.create_task(session.turn("go"))
                 await begun(desk)
-            assert alive(desk) == []
+            await until(lambda: not alive(desk))
             with pytest.raises(AgentError):
                 await turn
 
@@ -145,21 +148,19 @@ def test_a_command_that_takes_too_long_is_killed(desk: Desk) -> None:
     short = call("Shell", command=SLEEP[1]["command"], timeout=1)
 
     async def main() -> None:
-        async with scripted([Reply(calls=(short,)), Reply(text="ok")]) as upstream:
-            async with open_session(desk.spec(provider=upstream.provider)) as session:
-                await session.turn("go")
+        async with desk.opened([Reply(calls=(short,)), Reply(text="ok")]) as (_, session):
+            await session.turn("go")
 
     asyncio.run(main())
     assert desk.results()[1] == (False, "Command killed by timeout (1s)")
-    assert alive(desk) == []
+    asyncio.run(until(lambda: not alive(desk)))
 
 
 def test_a_command_reads_nothing(desk: Desk) -> None:
     async def main() -> None:
         calls = (call("Shell", command="cat; echo read"),)
-        async with scripted([Reply(calls=calls), Reply(text="ok")]) as upstream:
-            async with open_session(desk.spec(provider=upstream.provider)) as session:
-                await session.turn("go")
+        async with desk.opened([Reply(calls=calls), Reply(text="ok")]) as (_, session):
+            await session.turn("go")
 
     asyncio.run(main())
     assert desk.results()[1] == (True, "read\n")
@@ -167,15 +168,39 @@ def test_a_command_reads_nothing(desk: Desk) -> None:
 
 def test_only_one_turn_at_a_time(desk: Desk) -> None:
     async def main() -> None:
-        async with scripted([Reply(text="x", hang=True)]) as upstream:
-            async with open_session(desk.spec(provider=upstream.provider)) as session:
-                turn = asyncio.create_task(session.turn("go"))
-                while not upstream.requests:
-                    await asyncio.sleep(0.01)
-                with pytest.raises(RuntimeError, match="already running"):
-                    await session.turn("me too")
-                await session.cancel()
-                with pytest.raises(AgentError):
-                    await turn
+        async with desk.opened([Reply(text="x", hang=True)]) as (upstream, session):
+            turn = asyncio.create_task(session.turn("go"))
+            await until(lambda: bool(upstream.requests))
+            with pytest.raises(RuntimeError, match="already running"):
+                await session.turn("me too")
+            await session.cancel()
+            with pytest.raises(AgentError):
+                await turn
 
     asyncio.run(main())
+
+
+def test_what_runs_on_in_the_background_does_not_hold_up_the_call(desk: Desk) -> None:
+    command = "sleep 60 & echo $! > child; echo started"
+
+    async def main() -> None:
+        calls = (call("Shell", command=command, timeout=40),)
+        async with desk.opened([Reply(calls=calls), Reply(text="ok")]) as (_, session):
+            await session.turn("go")
+        os.kill(int((desk.root / "child").read_text()), signal.SIGKILL)
+
+    asyncio.run(main())
+    assert desk.results()[1] == (True, "started\n")
+
+
+def test_all_of_a_long_output_is_read(desk: Desk) -> None:
+    async def main() -> None:
+        calls = (call("Shell", command="seq 1 9999; printf '%0200000d' 7; echo; echo last >&2"),)
+        async with desk.opened([Reply(calls=calls), Reply(text="ok")]) as (_, session):
+            await session.turn("go")
+
+    asyncio.run(main())
+    ok, output = desk.results()[1]
+    assert ok
+    assert output.startswith("1\n2\n3\n")
+    assert "9999\n000" in output or "last\n" in output

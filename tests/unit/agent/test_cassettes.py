@@ -1,4 +1,4 @@
-"""Cassettes: read with places, played through the real client, recorded, and held to what they pin."""
+"""Cassettes: read with places, played through the real client, recorded, held to their pins."""
 
 from __future__ import annotations
 
@@ -162,14 +162,13 @@ def test_an_exact_digest_and_a_workdir_in_a_result(desk: Desk) -> None:
 
 
 def test_a_failure_is_not_hidden_by_turns_that_are_left(desk: Desk) -> None:
+    async def main() -> None:
+        path = desk.cassette("- text: one\n- text: two\n")
+        async with open_session(desk.spec(replay=path)) as session:
+            await session.turn("go")
+            raise ZeroDivisionError
+
     with pytest.raises(ZeroDivisionError):
-
-        async def main() -> None:
-            path = desk.cassette("- text: one\n- text: two\n")
-            async with open_session(desk.spec(replay=path)) as session:
-                await session.turn("go")
-                raise ZeroDivisionError
-
         asyncio.run(main())
 
 
@@ -256,9 +255,8 @@ def test_a_recording_is_yaml_for_people(desk: Desk) -> None:
     async def main() -> None:
         script = "set -e\nfor f in *; do\n  echo $f\ndone\n"
         replies = [Reply(calls=(call("Shell", command=script),)), Reply(text="ok")]
-        async with scripted(replies) as upstream:
-            async with open_session(desk.spec(provider=upstream.provider, record=record)) as s:
-                await s.turn("go")
+        async with desk.opened(replies, record=record) as (_, s):
+            await s.turn("go")
 
     asyncio.run(main())
     text = record.read_text()
@@ -316,5 +314,5 @@ def test_a_bad_cassette_is_named_with_its_place(
 
 
 def test_a_cassette_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="no such file"):
+    with pytest.raises(RecipeError, match="the cassette"):
         cassette.load(tmp_path / "none.yaml")

@@ -88,9 +88,8 @@ def test_the_home_directory_stays_untouched(desk: Desk, monkeypatch: pytest.Monk
     monkeypatch.setenv("HOME", str(home))
 
     async def main() -> None:
-        async with scripted([Reply(text="ok")]) as upstream:
-            async with open_session(desk.spec(provider=upstream.provider)) as session:
-                await session.turn("go")
+        async with desk.opened([Reply(text="ok")]) as (_, session):
+            await session.turn("go")
 
     asyncio.run(main())
     assert list(home.iterdir()) == []

@@ -64,9 +64,8 @@ def test_a_long_wait_is_not_waited_for(desk: Desk) -> None:
 
 def test_trouble_that_passes_is_forgotten(desk: Desk) -> None:
     async def main() -> str:
-        async with scripted([Reply(status=500, headers=NOW), Reply(text="ok")]) as upstream:
-            async with open_session(desk.spec(provider=upstream.provider)) as session:
-                return (await session.turn("go")).final_message
+        async with desk.opened([Reply(status=500, headers=NOW), Reply(text="ok")]) as (_, session):
+            return (await session.turn("go")).final_message
 
     assert asyncio.run(main()) == "ok"
 
@@ -129,11 +128,10 @@ def test_an_answer_that_is_none(desk: Desk, reply: Reply, words: str) -> None:
 
 def test_the_session_lives_on_after_a_failure(desk: Desk) -> None:
     async def main() -> str:
-        async with scripted([Reply(status=400), Reply(text="ok")]) as upstream:
-            async with open_session(desk.spec(provider=upstream.provider)) as session:
-                with pytest.raises(AgentError):
-                    await session.turn("one")
-                return (await session.turn("two")).final_message
+        async with desk.opened([Reply(status=400), Reply(text="ok")]) as (_, session):
+            with pytest.raises(AgentError):
+                await session.turn("one")
+            return (await session.turn("two")).final_message
 
     assert asyncio.run(main()) == "ok"
 

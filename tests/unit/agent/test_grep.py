@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kaos_runner.agent import open_session
 from kaos_runner.kaos.posix import PosixKaos
 from tests.unit.agent.host import HostTransport
-from tests.unit.agent.upstream import Reply, call, scripted
+from tests.unit.agent.upstream import Reply, call
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,9 +47,8 @@ def searcher(request: pytest.FixtureRequest, desk: Desk) -> Desk:
 def grep(desk: Desk, **arguments: Any) -> tuple[bool, str]:
     async def main() -> None:
         replies = [Reply(calls=(call("Grep", **arguments),)), Reply(text="ok")]
-        async with scripted(replies) as upstream:
-            async with open_session(desk.spec(provider=upstream.provider)) as session:
-                await session.turn("go")
+        async with desk.opened(replies) as (_, session):
+            await session.turn("go")
 
     asyncio.run(main())
     return desk.results()[1]
@@ -111,9 +109,8 @@ def test_it_never_runs_on_the_host(desk: Desk, monkeypatch: pytest.MonkeyPatch) 
             Reply(text="sub"),
             Reply(text="done"),
         ]
-        async with scripted(replies) as upstream:
-            async with open_session(desk.spec(provider=upstream.provider)) as session:
-                await session.turn("go")
+        async with desk.opened(replies) as (_, session):
+            await session.turn("go")
 
     asyncio.run(main())
     assert [e.output for e in desk.of("tool_result") if e.tool == "grep"] == ["a.txt\n"] * 2

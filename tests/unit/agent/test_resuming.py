@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -81,12 +82,16 @@ def test_a_killed_run_is_gone_on_with(desk: Desk) -> None:
 def test_a_cassette_goes_on_where_it_was(desk: Desk) -> None:
     cassette = desk.cassette("- text: one\n- text: two\n- text: three\n")
 
-    async def main() -> None:
-        with pytest.raises(ZeroDivisionError):
+    async def interrupted() -> str:
+        with contextlib.suppress(ZeroDivisionError):
             async with open_session(desk.spec(replay=cassette)) as session:
                 await session.turn("1")
                 raise ZeroDivisionError
-        async with open_session(desk.spec(replay=cassette, resume=session.id)) as again:
+        return session.id
+
+    async def main() -> None:
+        session_id = await interrupted()
+        async with open_session(desk.spec(replay=cassette, resume=session_id)) as again:
             assert (await again.turn("2")).final_message == "two"
             assert (await again.turn("3")).final_message == "three"
 
@@ -96,10 +101,12 @@ def test_a_cassette_goes_on_where_it_was(desk: Desk) -> None:
 def test_a_half_written_conversation_is_mended(desk: Desk) -> None:
     async def main() -> str:
         calls = (call("Shell", command="echo a"), call("Shell", command="echo b"))
-        async with scripted([Reply(calls=calls, ids=("a", "b")), Reply(text="ok")]) as upstream:
-            async with open_session(desk.spec(provider=upstream.provider)) as session:
-                await session.turn("go")
-                return session.id
+        async with desk.opened([Reply(calls=calls, ids=("a", "b")), Reply(text="ok")]) as (
+            _,
+            session,
+        ):
+            await session.turn("go")
+            return session.id
 
     session_id = asyncio.run(main())
     context = desk.home / "session" / "context.jsonl"

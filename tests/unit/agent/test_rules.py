@@ -14,6 +14,8 @@ from kaos_runner.recipe.model import Agent, ApprovalRule
 from tests.unit.agent.upstream import Reply, call, scripted
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from tests.unit.agent.conftest import Desk
 
 
@@ -217,15 +219,20 @@ def test_what_is_not_bound_reaches_nothing(desk: Desk) -> None:
 
     async def main() -> None:
         import kaos
+
         from kaos_runner.agent.closed import ClosedKaos, bound
 
         with bound(ClosedKaos(desk.kaos, str(desk.root))):
             with pytest.raises(PermissionError):
                 await kaos.exec("touch", "x")
-            for operation in (kaos.readbytes("a"), kaos.readtext("a"), kaos.mkdir("a")):
-                with pytest.raises(PermissionError):
-                    await operation
-            for operation in (kaos.writebytes("a", b""), kaos.writetext("a", "")):
+            operations: list[Awaitable[object]] = [
+                kaos.readbytes("a"),
+                kaos.readtext("a"),
+                kaos.writebytes("a", b""),
+                kaos.writetext("a", ""),
+                kaos.mkdir("a"),
+            ]
+            for operation in operations:
                 with pytest.raises(PermissionError):
                     await operation
             with pytest.raises(FileNotFoundError):

@@ -165,9 +165,8 @@ def test_the_system_prompt_tells_the_truth(desk: Desk) -> None:
 
 def test_a_session_opens_with_one_operation(desk: Desk) -> None:
     async def main() -> int:
-        async with scripted([]) as upstream:
-            async with open_session(desk.spec(provider=upstream.provider)):
-                return len(desk.transport.ran)
+        async with desk.opened([]) as _:
+            return len(desk.transport.ran)
 
     assert asyncio.run(main()) == 1
 
@@ -189,11 +188,10 @@ def test_what_a_tool_call_costs(desk: Desk, given: Any, operations: int) -> None
     (desk.root / "a.txt").write_text("x\n")
 
     async def main() -> int:
-        async with scripted([Reply(calls=(given,)), Reply(text="ok")]) as upstream:
-            async with open_session(desk.spec(provider=upstream.provider)) as session:
-                before = len(desk.transport.ran)
-                await session.turn("go")
-                return len(desk.transport.ran) - before
+        async with desk.opened([Reply(calls=(given,)), Reply(text="ok")]) as (_, session):
+            before = len(desk.transport.ran)
+            await session.turn("go")
+            return len(desk.transport.ran) - before
 
     assert asyncio.run(main()) == operations
     assert [e.ok for e in desk.of("tool_result")] == [True]
@@ -211,9 +209,8 @@ def test_twenty_sessions_at_once_are_each_right(tmp_path: Path) -> None:
             Reply(text=f"sub {n} done"),
             Reply(text=f"{n} done"),
         ]
-        async with scripted(replies) as upstream:
-            async with open_session(desk.spec(provider=upstream.provider)) as session:
-                return await session.turn(f"go {n}")
+        async with desk.opened(replies) as (_, session):
+            return await session.turn(f"go {n}")
 
     async def main() -> list[Turn]:
         return await asyncio.gather(*(one(n) for n in range(20)))

@@ -41,6 +41,9 @@ class Reply:
     hang: bool = False
 
 
+type Replies = list[Reply] | Callable[[dict[str, Any]], Reply]
+
+
 def call(name: str, **arguments: Any) -> tuple[str, Any]:
     """A tool call."""
     return name, arguments
@@ -49,7 +52,7 @@ def call(name: str, **arguments: Any) -> tuple[str, Any]:
 class Upstream:
     """Answers with the replies in turn, or with what a function makes of the request."""
 
-    def __init__(self, replies: list[Reply] | Callable[[dict[str, Any]], Reply]) -> None:
+    def __init__(self, replies: Replies) -> None:
         self._replies = replies
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -134,7 +137,7 @@ def _chunk(choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
 
 @contextlib.asynccontextmanager
 async def scripted(
-    replies: list[Reply] | Callable[[dict[str, Any]], Reply],
+    replies: Replies,
 ) -> AsyncIterator[Upstream]:
     """The server, until the end of the scope."""
     upstream = Upstream(replies)
