@@ -157,11 +157,11 @@ def job(tmp_path: Path) -> Job:
 
 REFUSING = """
 from typing import ClassVar, Literal
-from kaos_runner.backends.local import LocalBackend
+from kaos_runner.backends.local import LocalBackend, LocalConfig
 from kaos_runner.errors import SandboxError
 from kaos_runner.recipe.model import BackendConfig
 
-class RefusingConfig(BackendConfig):
+class RefusingConfig(LocalConfig):
     type: Literal["refusing"] = "refusing"
 
 class RefusingBackend(LocalBackend):

@@ -101,7 +101,7 @@ def test_a_sandbox_that_fails(job: Job) -> None:
 
 
 def test_an_agent_that_fails(job: Job) -> None:
-    job.recipe([])
+    job.recipe([says("Done.")], prompts=["Do it.", "And more than the cassette holds."])
     assert_ended(job.run(recipe="recipe.yaml"), 5, "failure")
 
 
@@ -147,7 +147,7 @@ def test_it_is_untrusted_unless_told_otherwise(job: Job) -> None:
     ended = job.run(recipe="recipe.yaml")
     assert ended.code in (2, 3)
     assert "secrets" in ended.log
-    for word in ("True", "yes", "1", "", "true; x"):
+    for word in ("True", "true; x"):
         assert job.run(recipe="recipe.yaml", trusted=word).code == ended.code
     assert_ended(job.run(recipe="recipe.yaml", trusted="true"), 0, "success")
 
