@@ -67,6 +67,7 @@ class E2bSandbox:
         """Kill what was started here, and let go."""
         with contextlib.suppress(OSError):
             await self.kaos.aclose()
+        await self._transport.aclose()
 
     async def suspend(self) -> bool:
         """Pause it: its state is kept, and its time does not run."""

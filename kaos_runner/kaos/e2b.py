@@ -11,7 +11,7 @@ import base64
 import secrets
 from typing import TYPE_CHECKING
 
-from kaos_runner.kaos.e2b_process import LAUNCH, E2bProcess, exit_code, launched
+from kaos_runner.kaos.e2b_process import LAUNCH, E2bProcess, Marks, exit_code, launched
 from kaos_runner.kaos.posix import Completed
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class E2bTransport:
 
     def __init__(self, envd: Envd) -> None:
         self.envd = envd
+        self._processes: set[E2bProcess] = set()
 
     async def run(
         self, argv: Sequence[str], *, cwd: str | None, stdin: bytes | None = None
@@ -79,14 +80,22 @@ class E2bTransport:
         mark = f"\x1e{secrets.token_hex(8)}\x1e"
         words = ["setsid", "/bin/sh", "-c", LAUNCH, "sh", mark, cwd, *argv]
         stream = await self.envd.start(words, cwd="/", stdin=True)
+        marks = Marks(mark.encode())
         try:
-            return E2bProcess(
-                self.envd, stream, *await launched(stream, mark.encode(), argv[0], cwd)
-            )
+            early = await launched(stream, marks, argv[0], cwd)
         except BaseException:
             await self.envd.kill(stream.pid)
             await stream.aclose()
             raise
+        process = E2bProcess(self.envd, stream, marks, early)
+        self._processes.add(process)
+        process.task.add_done_callback(lambda _: self._processes.discard(process))
+        return process
+
+    async def aclose(self) -> None:
+        """Let go of the streams that are still open: of what goes on in the background."""
+        for process in list(self._processes):
+            await process.abandon()
 
 
 async def _collected(stream: Stream) -> Completed:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,8 +33,23 @@ PATIENCE = 30.0
 INPUT = 256 * 1024
 """Bytes of stdin in one message."""
 
-# not `kill -9 -- -N`: dash's takes the dashes for a number
-_KILL = 'kill -9 "-$1" 2>/dev/null || kill -9 "$1" 2>/dev/null; exit 0'
+_log = logging.getLogger(__name__)
+
+type Chunk = tuple[Literal["stdout", "stderr"], bytes]
+
+# PID: kills it, its group, its session, and all that they started, sessions of their own included.
+# Each is stopped when it is found, so that none starts another meanwhile.
+_KILL = r"""s=" $1 "; kill -STOP "$1"
+while n=$s; do
+for f in /proc/[0-9]*/stat; do
+read -r l <"$f" || continue
+p=${f#/proc/} p=${p%/stat}; set -- ${l##*) }
+case $s in *" $p "*) continue;; *" $2 "*|*" $3 "*|*" $4 "*) kill -STOP "$p"; s="$s$p ";; esac
+done
+[ "$n" != "$s" ] || break
+done
+for p in $s; do kill -9 "$p"; done; exit 0
+"""
 
 
 class Envd:
@@ -69,21 +85,35 @@ class Envd:
         request = pb.StartRequest(process=config, stdin=stdin, tag=secrets.token_hex(8))
         headers = {"Keepalive-Ping-Interval": str(KEEPALIVE)}
         stream = Stream(self, self._rpc.start(request, headers=headers))
+        beginning = asyncio.create_task(stream.begin())
         try:
-            await stream.begin()
+            await asyncio.shield(beginning)
         except BaseException:
-            await stream.aclose()
-            await self._kill_tagged(request.tag)
+            # Cut off now it could still start, unseen: it is let begin, and then killed.
+            await asyncio.shield(asyncio.create_task(self._undo(stream, beginning, request.tag)))
             raise
         return stream
 
+    async def _undo(self, stream: Stream, beginning: asyncio.Task[None], tag: str) -> None:
+        """Kill what a start that failed or was cancelled may have started."""
+        await asyncio.wait({beginning})
+        try:
+            if beginning.exception() is None:
+                await self.kill(stream.pid)
+            elif self._lost is None:
+                await self._kill_tagged(tag)
+        except Exception as error:
+            _log.debug("a process may be left behind: %s", error)
+        finally:
+            await stream.aclose()
+
     async def kill(self, group: int) -> None:
-        """Kill a process group; one that is gone already is a success.
+        """Kill a process group and all that it started; one that is gone already is a success.
 
         Raises:
             OSError: it may still live.
         """
-        argv = ["/bin/sh", "-c", _KILL, "sh", str(group)]
+        argv = ["/bin/sh", "-c", f"exec 2>/dev/null\n{_KILL}", "sh", str(group)]
         await asyncio.shield(asyncio.ensure_future(self._run_out(argv)))
 
     async def _run_out(self, argv: Sequence[str]) -> None:
@@ -95,16 +125,13 @@ class Envd:
             await stream.aclose()
 
     async def _kill_tagged(self, tag: str) -> None:
-        """Kill what may have been started although nobody heard of it."""
+        """Kill what was started although nobody heard of it."""
         from e2b.envd.process import process_pb as pb
 
-        if self._lost is not None:
-            return
-        with contextlib.suppress(Exception):
-            found = await self._rpc.list(pb.ListRequest(), timeout_ms=_ms(REQUEST))
-            for process in found.processes:
-                if process.tag == tag:
-                    await self.kill(process.pid)
+        found = await self._rpc.list(pb.ListRequest(), timeout_ms=_ms(REQUEST))
+        for process in found.processes:
+            if process.tag == tag:
+                await self.kill(process.pid)
 
     async def send(self, pid: int, data: bytes) -> None:
         """Write to a process' stdin, in one request."""
@@ -230,7 +257,7 @@ class Stream:
             msg = "envd did not say that the process has started"
             raise ConnectionError(msg)
 
-    async def next(self) -> tuple[Literal["stdout", "stderr"], bytes] | pb.ProcessEvent.EndEvent:
+    async def next(self) -> Chunk | pb.ProcessEvent.EndEvent:
         """A chunk of output, or the end; the next one is not fetched before it is asked for.
 
         Raises:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import re
 import signal
 from typing import TYPE_CHECKING
 
@@ -15,21 +16,25 @@ if TYPE_CHECKING:
     from e2b.envd.process import process_pb as pb
     from kaos import AsyncReadable, AsyncWritable
 
-    from kaos_runner.kaos.e2b_envd import Envd, Stream
+    from kaos_runner.kaos.e2b_envd import Chunk, Envd, Stream
 
 HIGH_WATER = 1024 * 1024
 """Bytes of output that wait to be read before the sandbox is made to wait."""
 KILLING = 10.0
 """Seconds for the end of a killed process to arrive."""
 
-# MARK CWD COMMAND...: says on stderr whether the command can run, and its group; then becomes it.
-LAUNCH = r"""m=$1; cd -- "$2" 2>/dev/null || { printf '%sd.' "$m" >&2; exit 127; }; shift 2
+# MARK CWD COMMAND...: says on stderr, after the mark, its group or why the command cannot run, and
+# later the exit code. This shell stays, since envd tells of an end only when nobody holds the pipes
+# any more; its own words ("Killed") go nowhere.
+LAUNCH = r"""m=$1 c=$2; shift 2; exec 3>&2 2>/dev/null
+say() { printf '%s%s.' "$m" "$1" >&3; }
+cd -- "$c" || { say d; exit 127; }
 case $1 in
-*/*) [ -e "$1" ] || [ -L "$1" ] || { printf '%sn.' "$m" >&2; exit 127; }
-[ -x "$1" ] && ! [ -d "$1" ] || { printf '%sx.' "$m" >&2; exit 126; };;
-*) command -v -- "$1" >/dev/null 2>&1 || { printf '%sn.' "$m" >&2; exit 127; };;
+*/*) [ -e "$1" ] || [ -L "$1" ] || { say n; exit 127; }
+[ -x "$1" ] && ! [ -d "$1" ] || { say x; exit 126; };;
+*) command -v -- "$1" >/dev/null || { say n; exit 127; };;
 esac
-printf '%s%s.' "$m" "$$" >&2; exec "$@"
+say $$; (exec "$@" 2>&3 3>&-); s=$?; say $s; exit $s
 """
 _REFUSALS = {b"d": errno.ENOENT, b"n": errno.ENOENT, b"x": errno.EACCES}
 
@@ -47,43 +52,72 @@ def exit_code(end: pb.ProcessEvent.EndEvent) -> int:
     return -_SIGNALS.get(name.removesuffix(" (core dumped)"), signal.SIGKILL)
 
 
-async def launched(stream: Stream, mark: bytes, program: str, cwd: str) -> tuple[int, bytes]:
-    """Wait for what `LAUNCH` says: the group, and what is on stderr already.
+class Marks:
+    """Takes what `LAUNCH` says out of stderr, wherever the chunks are cut."""
+
+    def __init__(self, mark: bytes) -> None:
+        self._pattern = re.compile(re.escape(mark) + rb"(\w+)\.")
+        self._mark = mark
+        self._held = b""
+        self.words: list[bytes] = []
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The command's own part of a chunk; what may be the beginning of a mark is held back."""
+        text = self._held + chunk
+        self.words += self._pattern.findall(text)
+        text = self._pattern.sub(b"", text)
+        at = text.rfind(self._mark[:1])
+        begins = at >= 0 and self._may_grow(text[at:])
+        self._held = text[at:] if begins else b""
+        return text[:at] if begins else text
+
+    def _may_grow(self, tail: bytes) -> bool:
+        return self._mark.startswith(tail[: len(self._mark)]) and len(tail) < len(self._mark) + 8
+
+    def rest(self) -> bytes:
+        """What was held back, at the end of the stream."""
+        return self._held
+
+
+async def launched(stream: Stream, marks: Marks, program: str, cwd: str) -> list[Chunk]:
+    """Wait until the command is known to run; what it has written already.
 
     Raises:
         FileNotFoundError: there is no such program, or no such directory.
         PermissionError: the program may not be executed.
     """
-    text = b""
-    while isinstance(event := await stream.next(), tuple):
-        text += event[1]
-        before, found, rest = text.partition(mark)
-        word, stop, after = rest.partition(b".")
-        if found and stop:
-            break
-    else:
-        raise OSError(errno.EIO, f"the process did not start: {text.decode(errors='replace')}")
-    if word in _REFUSALS:
-        number = _REFUSALS[word]
-        raise OSError(number, os.strerror(number), cwd if word == b"d" else program)
-    return int(word), before + after
+    early: list[Chunk] = []
+    while not marks.words:
+        event = await stream.next()
+        if not isinstance(event, tuple):
+            text = b"".join(chunk for _, chunk in early).decode(errors="replace").strip()
+            raise OSError(errno.EIO, f"the process did not start: {text or event.status}")
+        name, chunk = event
+        early.append((name, marks.feed(chunk) if name == "stderr" else chunk))
+    if (number := _REFUSALS.get(marks.words[0])) is not None:
+        raise OSError(number, os.strerror(number), cwd if marks.words[0] == b"d" else program)
+    return early
 
 
 class E2bProcess:
     """A running command; a task reads its stream as fast as it is read here, and no faster."""
 
-    def __init__(self, envd: Envd, stream: Stream, group: int, stderr: bytes) -> None:
-        self._envd, self._stream, self._group = envd, stream, group
+    def __init__(self, envd: Envd, stream: Stream, marks: Marks, early: list[Chunk]) -> None:
+        self._envd, self._stream, self._marks = envd, stream, marks
+        self._group = int(marks.words[0])
         self._returncode: int | None = None
         self._error: OSError | None = None
-        self._killed = asyncio.Event()
+        self._ended, self._killed = asyncio.Event(), asyncio.Event()
         self._input = ByteWriter(self._send, self._close)
         self._output = {name: ByteReader(high_water=HIGH_WATER) for name in ("stdout", "stderr")}
-        self._output["stderr"].feed_data(stderr)
+        for name, chunk in early:
+            self._output[name].feed_data(chunk)
         self.stdin: AsyncWritable = self._input
         self.stdout: AsyncReadable = self._output["stdout"]
         self.stderr: AsyncReadable = self._output["stderr"]
-        self._task = asyncio.create_task(self._pump())
+        self.task = asyncio.create_task(self._pump())
+        """Ends once nobody in the sandbox holds the command's pipes any more."""
+        self._look()
 
     @property
     def pid(self) -> int:
@@ -96,45 +130,67 @@ class E2bProcess:
         return self._returncode
 
     async def wait(self) -> int:
-        """Wait for its end.
+        """Wait for its end, whoever still holds its pipes.
 
         Raises:
             ConnectionError: the connection broke; how it ended is not known.
         """
-        await asyncio.wait({self._task})
-        if self._error is not None:
+        await self._ended.wait()
+        if self._returncode is None:
+            assert self._error is not None  # one of both has ended it
             raise self._error
-        assert self._returncode is not None  # the task has ended without an error
         return self._returncode
 
     async def kill(self) -> None:
-        """Kill the whole group; what it wrote before can still be read."""
-        if self._task.done():
+        """Kill all that it started; what was written before can still be read."""
+        if self.task.done():
             return
         self._killed.set()
         with contextlib.suppress(OSError):
             await self._envd.kill(self._group)
-        done, _ = await asyncio.wait({self._task}, timeout=KILLING)
-        if not done:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+        await asyncio.wait({self.task}, timeout=KILLING)
+        await self.abandon()
+
+    async def abandon(self) -> None:
+        """Let go of the stream."""
+        self.task.cancel()
+        await asyncio.wait({self.task})
 
     async def _pump(self) -> None:
+        code = -signal.SIGKILL
         try:
             while isinstance(event := await self._stream.next(), tuple):
-                await self._give(self._output[event[0]], event[1])
-            self._returncode = exit_code(event)
+                name, chunk = event
+                if name == "stderr":
+                    chunk = self._marks.feed(chunk)
+                    self._look()
+                await self._give(self._output[name], chunk)
+            code = exit_code(event)
+            self._output["stderr"].feed_data(self._marks.rest())
         except asyncio.CancelledError:
-            self._returncode = -signal.SIGKILL
+            pass
         except OSError as error:
             self._error = error
             for reader in self._output.values():
                 reader.fail(error)
         finally:
+            if self._error is None:
+                self._end(code)
+            self._ended.set()
             for reader in self._output.values():
                 reader.feed_eof()
             self._input.abort()
             await self._stream.aclose()
+
+    def _look(self) -> None:
+        """Whether the exit code was said."""
+        if len(self._marks.words) > 1:
+            self._end(int(self._marks.words[1]))
+
+    def _end(self, code: int) -> None:
+        if self._returncode is None:
+            self._returncode = code
+        self._ended.set()
 
     async def _give(self, reader: ByteReader, chunk: bytes) -> None:
         """Wait for room; a killed process gets none, and what it still says is dropped then."""

@@ -35,6 +35,11 @@ ETC = (
 )
 
 
+def missing_packages() -> list[str]:
+    """The Debian packages that this machine lacks for it."""
+    return [] if shutil.which("bwrap") else ["bubblewrap"]
+
+
 class GoneError(Exception):
     """The sandbox ended while it was asked."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from tests.debian import need
 from tests.emulators.e2b import API_KEY, Emulator, running
+from tests.emulators.e2b_box import missing_packages
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
     """A server whose variables the SDK finds; afterwards nothing of it is left."""
-    require("bwrap", "bubblewrap")
+    need(missing_packages())
     with running(limit=3) as server:
         for name, value in server.environ().items():
             monkeypatch.setenv(name, value)
@@ -33,16 +34,6 @@ def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
         boxes = [s.box for s in server.fleet.sandboxes.values()]
     assert not server.fleet.sandboxes
     assert not any(box.directory.exists() for box in boxes)
-
-
-def require(program: str, package: str) -> None:
-    """Skip on a desk without a Debian package, and fail in CI."""
-    import os
-
-    if shutil.which(program) is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"needs the Debian package {package}")
-        pytest.skip(f"needs the Debian package {package}")
 
 
 def in_sandbox(test: Callable[[AsyncSandbox], Awaitable[None]], **create: Any) -> None:
@@ -425,7 +416,7 @@ async def _status(emulator: Emulator, sandbox: AsyncSandbox) -> int:
 
 
 def test_it_is_a_command() -> None:
-    require("bwrap", "bubblewrap")
+    need(missing_packages())
     root = Path(__file__).parents[2]
     words = [sys.executable, "-m", "tests.emulators.e2b", "--port", "0", "--rate-limit", "list:1"]
     with subprocess.Popen(words, cwd=root, stdout=subprocess.PIPE, text=True) as process:
