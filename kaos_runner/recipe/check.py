@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kaos_runner.recipe.nodes import Path, problem_at
 from kaos_runner.recipe.suggest import closest, did_you_mean
-from kaos_runner.recipe.words import expected, explain_value, hint_of, shown
+from kaos_runner.recipe.words import expected, explain_value, hint_of, shown, within
 
 if TYPE_CHECKING:
     from kaos_runner.errors import Problem
@@ -175,7 +175,11 @@ class Checker:
         if "enum" in schema and not any(_same(each, value) for each in schema["enum"]):
             return False
         if isinstance(value, str):
-            if len(value) < schema.get("minLength", 0):
+            if not schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value)):
+                return False
+            if ("x-minimum" in schema or "x-maximum" in schema) and not within(
+                schema, schema, value
+            ):
                 return False
             pattern = schema.get("pattern")
             return pattern is None or bool(self._pattern(pattern).search(value))
@@ -202,6 +206,9 @@ class Checker:
             found.problems.append(
                 problem_at(node, "the list is empty; it needs at least one entry", path=path)
             )
+        if len(node.items) > schema.get("maxItems", len(node.items)):
+            message = f"the list takes at most {schema['maxItems']} entries"
+            found.problems.append(problem_at(node, message, path=path))
         items = schema.get("items")
         if items:
             for index, item in enumerate(node.items):

@@ -19,17 +19,15 @@ from pydantic import (
 )
 
 from kaos_runner.recipe.names import DEFAULT_TOOLS, HOST_TOOLS, Cleanup, ToolName
-from kaos_runner.recipe.units import (
+from kaos_runner.recipe.quantities import (
     COUNT_PATTERN,
     DURATION_PATTERN,
     SIZE_PATTERN,
-    Count,
-    Duration,
-    Size,
     parse_count,
     parse_duration,
     parse_size,
 )
+from kaos_runner.recipe.units import Count, Duration, Size
 
 __all__ = [
     "COUNT_PATTERN", "DEFAULT_TOOLS", "DURATION_PATTERN", "HOST_TOOLS", "ID_PATTERN",
@@ -215,7 +213,7 @@ class Agent(Frozen):
 class Limits(Frozen):
     """What the run may use at most, subagents included."""
 
-    wall: Duration = Field(3600.0, json_schema_extra={"default": "1h"})
+    wall: Duration = 3600.0
     """Wall clock time of the whole run, from create to the last check."""
     steps: Count | None = 200
     """Model calls."""
@@ -230,7 +228,7 @@ class RunCheck(Frozen):
     """The command."""
     name: Text | None = Field(None, examples=["tests"])
     """What the check is called in the report. Defaults to the command."""
-    timeout: Duration = Field(600.0, json_schema_extra={"default": "10m"})
+    timeout: Duration = 600.0
     """How long the command may take."""
 
 

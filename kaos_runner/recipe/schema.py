@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kaos_runner.recipe.quantities import write_duration, write_size
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -183,7 +185,9 @@ def _per_backend(name: str, backend: Any) -> Schema:
     }
     refused: Schema = {}
     if not backend.defaults.has_image:
+        told = backend.features.get("image")
         problem = f"the backend `{name}` has no image"
+        problem += f": {told.reason}" if told and told.reason else ""
         refused["image"] = {"not": {}, "x-problem": problem, "description": f"{problem}."}
     return {
         "if": {"properties": {"backend": is_this}, "required": ["backend"]},
@@ -207,7 +211,7 @@ def _tidy(part: Any, *, literal: bool = False) -> Any:
     literal = literal or bool(part.get("x-literal"))
     if "description" in part and isinstance(part["description"], str):
         part["description"] = " ".join(part["description"].split())
-    part = _without_null(part)
+    part = _written_default(_without_null(part))
     for key in ("properties", "patternProperties"):
         if key in part:
             part[key] = {name: _tidy(p, literal=literal) for name, p in part[key].items()}
@@ -218,6 +222,22 @@ def _tidy(part: Any, *, literal: bool = False) -> Any:
             part[key] = _tidy(part[key], literal=literal)
     part = _union(part)
     return part if literal else _open_for_expression(part)
+
+
+def _written_default(part: Schema) -> Schema:
+    """A quantity's default and bound as they are written; the types hold seconds and bytes."""
+    branches = [part, *part.get("anyOf", ())]
+    named = {branch.get("$ref", "").rpartition("/")[2] for branch in branches}
+    default = part.get("default")
+    if isinstance(default, float | int) and not isinstance(default, bool):
+        if "Duration" in named:
+            part["default"] = write_duration(default)
+        elif "Size" in named:
+            part["default"] = write_size(default)
+    for bound, name in (("ge", "x-minimum"), ("le", "x-maximum")):
+        if bound in part and named & _UNITS:
+            part[name] = part.pop(bound)
+    return part
 
 
 def _without_null(part: Schema) -> Schema:

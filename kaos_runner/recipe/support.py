@@ -73,7 +73,8 @@ _ANYWAY = {("network.default", "allow")}
 def refusals(document: Node, backend: dict[str, Any]) -> Iterator[tuple[Node, nodes.Path, str]]:
     """Every field that the recipe uses and its backend refuses: the value, its path, the reason."""
     for path, feature in backend["features"].items():
-        if feature["support"] == "refuses":
+        in_schema = path == "image" and not backend["defaults"]["has_image"]
+        if feature["support"] == "refuses" and not in_schema:
             node = uses(document, path)
             if node is not None:
                 yield node, tuple(path.split(".")), feature["reason"]

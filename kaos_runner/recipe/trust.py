@@ -93,7 +93,7 @@ def _power(path: Path_, key: str, value: Node) -> tuple[str, str] | None:
         return "it names a host variable", f"`{key}`"
     if key in ("url", "base_url") or key.endswith("_url"):
         return "it names a server of its own", f"`{key}`"
-    if key in ("volumes", "mounts"):
+    if key in ("volumes", "mounts") or path == ("backend", "home"):
         return "it reaches into the host's files", f"`{key}`"
     if path == ("agent", "tools"):
         tools = [item.value for item in value.items or () if item.value in HOST_TOOLS]

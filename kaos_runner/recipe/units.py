@@ -2,50 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-_DURATION = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_SIZE = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-_SIZE |= {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_COUNT = {"": 1, "k": 1000, "m": 1_000_000}
-
-# Nine digits keep every value inside what a timedelta and a 64-bit count can hold; zero is refused.
-_NUMBER = r"^(?=.*[1-9])[0-9]{1,9}(\.[0-9]{1,9})?"
-DURATION_PATTERN = _NUMBER + r"(ms|s|m|h|d)$"
-SIZE_PATTERN = _NUMBER + r"(B|KiB|MiB|GiB|TiB|KB|MB|GB|TB)$"
-COUNT_PATTERN = _NUMBER + r"[km]?$"
-
-
-def _unit(value: Any, pattern: str, units: dict[str, Any], example: str) -> Any:
-    if not isinstance(value, str):
-        return value
-    if not re.match(pattern, value):
-        msg = f"`{value[:40]}` has no known unit; write it like {example}"
-        raise ValueError(msg)
-    number = re.match(r"[0-9.]+", value)
-    assert number is not None  # the pattern begins with a number
-    return float(number.group()) * units[value[number.end() :]]
-
-
-def parse_duration(value: Any) -> Any:
-    """Seconds from `90s`, `15m`, `2h`; a number is taken as it is (the schema refuses it)."""
-    return _unit(value, DURATION_PATTERN, _DURATION, "90s, 15m or 2h")
-
-
-def parse_size(value: Any) -> Any:
-    """Bytes from `512MiB`, `8GiB`; an int is bytes."""
-    number = _unit(value, SIZE_PATTERN, _SIZE, "512MiB or 8GiB")
-    return int(number) if isinstance(number, float) else number
-
-
-def parse_count(value: Any) -> Any:
-    """An int from `400k`, `2m` or a plain int."""
-    number = _unit(value, COUNT_PATTERN, _COUNT, "400k")
-    return int(number) if isinstance(number, float) else number
-
+from kaos_runner.recipe.quantities import (
+    COUNT_PATTERN,
+    DURATION_PATTERN,
+    SIZE_PATTERN,
+    parse_count,
+    parse_duration,
+    parse_size,
+)
 
 type Duration = Annotated[
     float,

@@ -5,6 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kaos_runner.recipe.nodes import problem_at
+from kaos_runner.recipe.quantities import (
+    parse_duration,
+    parse_size,
+    write_duration,
+    write_size,
+)
 from kaos_runner.recipe.suggest import closest, did_you_mean
 
 if TYPE_CHECKING:
@@ -67,14 +73,23 @@ def explain_value(schema: Schema, node: Node, path: Path) -> Problem:
     if "anyOf" in schema and "x-one-of" not in schema:
         branches = [b for b in schema["anyOf"] if b.get("title") != "Expression"]
     titled = schema if "examples" in schema or "title" in schema else branches[0]
-    message, hint = _in_words(schema, branches, titled, node)
+    if _names_a_variable(branches, path) and isinstance(node.value, str):
+        message = "this is not the name of a host variable"
+        hint: str | None = "name the variable, such as `MY_TOKEN`"
+    else:
+        message, hint = _in_words(schema, branches, titled, node)
     problem = problem_at(node, message, hint=hint, path=path)
-    if any(b.get("title") == _SECRET_TITLE for b in branches) and node.kind == "scalar":
+    if _names_a_variable(branches, path) and node.kind == "scalar":
         # Somebody may have put the secret itself where its variable's name belongs.
         from dataclasses import replace
 
         return replace(problem, source=None)
     return problem
+
+
+def _names_a_variable(branches: list[Schema], path: Path) -> bool:
+    titled = any(branch.get("title") == _SECRET_TITLE for branch in branches)
+    return titled or (bool(path) and str(path[-1]).endswith("_env"))
 
 
 def _in_words(
@@ -102,8 +117,6 @@ def _value_words(
 ) -> tuple[str, str | None]:
     value, text = node.value, shown(node.value)
     first = fitting[0]
-    if any(b.get("title") == _SECRET_TITLE for b in fitting):
-        return "this is not the name of a host variable", "name the variable, such as `MY_TOKEN`"
     if value == "" or (isinstance(value, str) and not value and "minLength" in first):
         return "the text is empty", "give it a value, or remove the key"
     choices = [c for b in fitting for c in b.get("enum", [b["const"]] if "const" in b else [])]
@@ -116,12 +129,34 @@ def _value_words(
         return f"`{text}` is not one of {wanted}", hint or None
     if isinstance(value, int | float) and not isinstance(value, bool):
         return _range_words(first, text)
+    wrong = _bound_words(schema, first, value)
+    if wrong:
+        return wrong, None
     examples = [
         e for e in first.get("examples") or titled.get("examples") or () if isinstance(e, str)
     ]
     hint = "write it like " + ", ".join(f"`{e}`" for e in examples[:3]) if examples else None
     hint = hint_of(schema) or hint_of(first) or hint
     return f"`{text}` is not {expected(schema)}", hint
+
+
+def _bound_words(schema: Schema, branch: Schema, value: Any) -> str | None:
+    """What is wrong with a well-written quantity: it is out of its field's bounds."""
+    write = write_size if branch.get("title") == "Size" else write_duration
+    for bound, words in (("x-minimum", "below the minimum"), ("x-maximum", "above the maximum")):
+        for part in (schema, branch):
+            if bound in part and not within({bound: part[bound]}, branch, value):
+                return f"`{shown(value)}` is {words} {write(part[bound])}"
+    return None
+
+
+def within(bounds: Schema, unit: Schema, value: str) -> bool:
+    """Whether a written quantity is inside the bounds of its field."""
+    try:
+        number = (parse_size if unit.get("title") == "Size" else parse_duration)(value)
+    except ValueError:
+        return True  # the pattern says what is wrong
+    return bool(bounds.get("x-minimum", number) <= number <= bounds.get("x-maximum", number))
 
 
 def _range_words(schema: Schema, text: str) -> tuple[str, str | None]:

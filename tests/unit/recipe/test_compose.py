@@ -65,7 +65,7 @@ def test_an_alias_is_the_same_value() -> None:
         "a: " + "[" * 100_000,
         "a: " + "{b: " * 100_000,
         "- " * 100_000,
-        "a:\n" + "".join(" " * i + "- a:\n" for i in range(1, 700)),
+        "a:\n" + "".join(" " * i + "- a:\n" for i in range(700)),
         "? " * 100_000,
         "&a " * 10_000 + "x",
         "!!a " * 10_000 + "x",
