@@ -184,7 +184,7 @@ class SpritesBackend:
         policy = _policy(recipe.network)
         if policy is not None:
             await service.set_policy(sprite, policy)
-        env = {"LANG": "C.UTF-8", "TERM": "dumb", **recipe.env, **request.secrets}
+        env = {**recipe.env, **request.secrets}
         transport = SpritesTransport(
             sprite, env=env, on_retry=request.on_retry, on_lost=request.on_lost
         )

@@ -12,7 +12,13 @@ from sprites import NetworkError, SpriteError
 from kaos_runner.errors import SandboxLostError
 from kaos_runner.kaos import scripts
 from kaos_runner.kaos.posix import Completed, PosixKaos
-from kaos_runner.kaos.sprites_process import Collected, Wire, launch_error, preamble
+from kaos_runner.kaos.sprites_process import (
+    Collected,
+    Wire,
+    kill_command,
+    launch_error,
+    preamble,
+)
 from kaos_runner.kaos.sprites_retry import is_transient, reason_of, retrying, status_of
 from kaos_runner.kaos.streams import ByteReader
 
@@ -28,9 +34,10 @@ if TYPE_CHECKING:
 
 NAME = "sprites"
 HOME = "/home/sprite"
+ENVIRONMENT = {"LANG": "C.UTF-8", "TERM": "dumb"}
+"""What a process has besides the sprite's own variables and the recipe's."""
 
 KILLED = 128 + 9
-_KILL = ("sh", "-c", 'kill -s KILL -- "-$1"', "sh")
 _NO_ANSWER = "the Sprites service does not answer: "
 LAUNCH_PATIENCE = 30.0
 """Seconds that a started process may take to tell its id."""
@@ -53,7 +60,7 @@ class SpritesTransport:
         on_lost: Callable[[SandboxLostError], None],
     ) -> None:
         self.sprite = sprite
-        self._env = dict(env)
+        self._env = {**ENVIRONMENT, **env}
         self._on_retry = on_retry
         self._on_lost: Callable[[SandboxLostError], None] | None = on_lost
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -64,12 +71,13 @@ class SpritesTransport:
         self, argv: Sequence[str], *, cwd: str | None, stdin: bytes | None = None
     ) -> Completed:
         """Run one command to its end."""
-        line = preamble(argv, cwd=cwd, env=self._env)
+        preamble(argv, cwd=cwd, env=self._env)  # what cannot be sent is refused first
         repeatable = len(argv) > 2 and argv[2].endswith(REPEATABLE)
 
         async def once() -> Completed:
             out, err = Collected(), Collected()
             wire = await self._connect(out, err)
+            line = preamble(argv, cwd=cwd, env=self._env, mark=wire.mark)
             code = await self._settle(wire, line + (stdin or b""))
             if wire.errno:
                 raise _NotStartedError(wire.errno)
@@ -86,9 +94,10 @@ class SpritesTransport:
 
     async def start(self, argv: Sequence[str], *, cwd: str) -> SpriteProcess:
         """Start a command; returns once the program runs."""
-        line = preamble(argv, cwd=cwd, env=self._env)
+        preamble(argv, cwd=cwd, env=self._env)
         stdout, stderr = ByteReader(), ByteReader()
         wire = await self._connect(stdout, stderr)
+        line = preamble(argv, cwd=cwd, env=self._env, mark=wire.mark)
         process = SpriteProcess(self, wire, stdout, stderr)
         try:
             wire.stdin.write(line)
@@ -110,7 +119,11 @@ class SpritesTransport:
 
         async def once() -> Wire:
             wire = Wire(self.sprite, stdout, stderr)
-            await wire.start()
+            try:
+                await wire.start()
+            except BaseException:
+                wire.drop()
+                raise
             return wire
 
         try:
@@ -135,17 +148,15 @@ class SpritesTransport:
             raise
 
     async def kill(self, wire: Wire) -> None:
-        """Kill a process with its group; where that does not end it, its session too."""
-        if wire.received_exit:
-            return
+        """Kill a process and all that it started, also after its end; at worst, its session."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(wire.launched.wait(), KILL_PATIENCE)
-        if wire.pid:
-            with contextlib.suppress(OSError):
-                await self.run([*_KILL, str(wire.pid)], cwd=None)
-            wire.mute()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(wire.ended.wait(), KILL_PATIENCE)
+        with contextlib.suppress(OSError):
+            pid = 0 if wire.received_exit else wire.pid
+            await self.run(kill_command(wire.mark, pid), cwd=None)
+        wire.mute()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(wire.ended.wait(), KILL_PATIENCE)
         if not wire.ended.is_set():
             await self._kill_session(wire)
 
@@ -252,10 +263,8 @@ class SpriteProcess:
         return code if self.returncode is None else self.returncode
 
     async def kill(self) -> None:
-        """Kill the process and its children; it has ended when this returns."""
-        if self._ended.done():
-            return
-        self._killed = True
+        """Kill the process and all that it started, also what outlived it."""
+        self._killed = not self._ended.done() or self._killed
         await self._transport.shielded(self._transport.kill(self._wire))
         await asyncio.wait([self._ended], timeout=KILL_PATIENCE)
 

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import json
 import os
+import secrets as random
 from shlex import quote
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -49,13 +50,32 @@ exec setsid "$@"
 """
 
 
-def preamble(argv: Sequence[str], *, cwd: str | None, env: Mapping[str, str]) -> bytes:
+MARK = "KAOS_RUNNER_PROCESS"
+"""A variable that every process inherits: by it, a kill finds those that left the group."""
+
+# MARK=VALUE [PID]: kills the group, then whatever carries the mark, until nothing does.
+_KILL = r"""[ -z "$2" ] || kill -s KILL -- "-$2" 2>/dev/null
+for i in 1 2 3 4 5 6 7 8 9; do
+l=$(grep -ls "$1" /proc/[0-9]*/environ); [ -n "$l" ] || exit 0
+for p in $l; do p=${p#/proc/}; kill -s KILL "${p%/environ}" 2>/dev/null; done; done
+"""
+
+
+def kill_command(mark: str, pid: int) -> list[str]:
+    """The command that ends a process, its group and all that it started; pid 0 where it ended."""
+    return ["/bin/sh", "-c", _KILL, "sh", f"{MARK}={mark}", str(pid) if pid else ""]
+
+
+def preamble(
+    argv: Sequence[str], *, cwd: str | None, env: Mapping[str, str], mark: str = ""
+) -> bytes:
     """The line that tells the shell at the other end what to become.
 
     Raises:
         ValueError: an argument or a value holds a NUL.
     """
-    exports = "".join(f"export {name}={quote(value)}\n" for name, value in env.items())
+    variables = {**env, MARK: mark} if mark else env
+    exports = "".join(f"export {name}={quote(value)}\n" for name, value in variables.items())
     script = f"p=; {exports}d={quote(cwd or '')}\nset -- {' '.join(map(quote, argv))}\n{_LAUNCH}"
     raw = os.fsencode(script)
     if b"\0" in raw:
@@ -104,6 +124,7 @@ class Wire(WSCommand):
         self._head: bytearray | None = bytearray()
         self._muted = False
         self.stdin = ByteWriter(self._send_input, self._send_end)
+        self.mark = random.token_hex(8)
         self.session: str | None = None
         self.pid = 0
         self.errno: int | None = None
@@ -165,6 +186,13 @@ class Wire(WSCommand):
         self.launched.set()
         return rest
 
+    def drop(self) -> None:
+        """Give up a connection on which nothing was started."""
+        if self._io_task is not None:
+            self._io_task.cancel()
+        if self.ws is not None:
+            self.ws.transport.abort()
+
     def mute(self) -> None:
         """Drop further output, so that the exit code comes through although nobody reads."""
         self._muted = True
@@ -185,8 +213,16 @@ class Wire(WSCommand):
                 sink.feed_eof()
             self.launched.set()
             self.ended.set()
+            await self._hang_up()
+
+    async def _hang_up(self) -> None:
+        ws = self.ws
+        try:
             with contextlib.suppress(Exception):  # the result does not depend on a clean close
                 await self.close()
+        finally:
+            if ws is not None:
+                ws.transport.abort()
 
 
 def launch_error(code: int, argv: Sequence[str], cwd: str | None) -> OSError:

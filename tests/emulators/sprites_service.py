@@ -138,7 +138,10 @@ class Service:
             return web.Response(status=fault.status, text=fault.body, headers=headers)
         if fault is not None and fault.kind == "reset":
             return self._reset(request)
-        response = await handler(request)
+        try:
+            response = await handler(request)
+        except ConnectionError:  # the client has gone
+            return web.Response()
         if fault is not None and fault.kind == "lost":
             return self._reset(request)
         if fault is not None and fault.kind == "truncate":
@@ -274,17 +277,22 @@ class Service:
         fault: Fault | None = request["fault"]
         if fault is not None and fault.kind in ("close", "abort"):
             session.cut = Cut(after=fault.after, clean=fault.kind == "close")
-        await session.start(sprite.machine)
-        sprite.sessions[session.id] = session
-        running = self._background(session.run())
+        beginning = self._background(self._begin(sprite, session))
         try:
+            await asyncio.shield(beginning)
             await session.serve(client, owner=True)
         finally:
-            if not running.done() and not command.tty:
-                self._background(self._end_later(session))
+            if not command.tty:
+                self._background(self._end_later(session, beginning))
         return client
 
-    async def _end_later(self, session: Session) -> None:
+    async def _begin(self, sprite: Sprite, session: Session) -> None:
+        sprite.sessions[session.id] = session
+        await session.start(sprite.machine)
+        self._background(session.run())
+
+    async def _end_later(self, session: Session, beginning: asyncio.Task[None]) -> None:
+        await beginning
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(session.ended.wait(), self.behaviour.run_on)
             return

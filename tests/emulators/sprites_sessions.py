@@ -106,7 +106,7 @@ class Session:
         A process that leaves children with its pipes behind is waited for `linger` seconds longer.
         """
         assert self.process is not None
-        code = await self.process.wait()
+        code = await _exit_code(self.process)
         _, late = await asyncio.wait(self._pumps, timeout=self.linger)
         for pump in late:
             pump.cancel()
@@ -255,6 +255,13 @@ class Session:
             "last_activity": created,
             "tty": self.command.tty,
         }
+
+
+async def _exit_code(process: asyncio.subprocess.Process) -> int:
+    """The exit code as soon as there is one; asyncio's own `wait` waits for the pipes too."""
+    while process.returncode is None:  # noqa: ASYNC110 - asyncio has no event for it
+        await asyncio.sleep(0.002)
+    return process.returncode
 
 
 async def cut_connection(client: web.WebSocketResponse, *, clean: bool) -> None:
