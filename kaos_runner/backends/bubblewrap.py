@@ -54,7 +54,7 @@ def wrapper(view: View, *, bwrap: str = "bwrap") -> list[str]:
     for name in ("passwd", "group"):
         argv += ["--ro-bind", str(view.etc / name), f"/etc/{name}"]
     argv += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
-    argv += ["--dir", "/run", "--bind", str(view.tmp), "/tmp", "--symlink", "/tmp", "/var/tmp"]  # noqa: S108
+    argv += ["--dir", "/run", "--bind", str(view.tmp), "/tmp", "--symlink", "/tmp", "/var/tmp"]
     argv += list(_interpreter())
     for path in (view.home, view.workdir):
         argv += ["--bind", str(path), str(path)]

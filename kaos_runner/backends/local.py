@@ -162,7 +162,7 @@ async def _isolation(request: SandboxRequest) -> Literal["bubblewrap", "none"]:
     if finding is None or (wanted == "auto" and request.allow_unisolated):
         if request.recipe.network.default == "deny":
             msg = "`network: deny` cannot be kept on this machine without bubblewrap"
-            raise PrerequisiteError(msg, hint=finding and finding.hint)
+            raise PrerequisiteError(msg, hint=finding.hint if finding else None)
         return "none"
     msg = f"a local sandbox cannot be isolated: {finding.reason}"
     hint = NONE_HINT if wanted == "auto" else None

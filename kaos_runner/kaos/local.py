@@ -26,6 +26,8 @@ from kaos_runner.kaos.streams import ByteReader, ByteWriter
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from kaos import AsyncReadable, AsyncWritable, KaosProcess
+
 SPAWNER = Path(__file__).with_name("spawner.py")
 CHUNK = 256 * 1024
 GRACE = 10.0
@@ -41,9 +43,11 @@ class LocalProcess:
         self._returncode: int | None = None
         self._ended = asyncio.Event()
         self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.stdin = ByteWriter(_discard, _nothing)
+        self._writer = ByteWriter(_discard, _nothing)
         self._outputs = [_Output(descriptor) for descriptor in output]
-        self.stdout, self.stderr = (output.reader for output in self._outputs)
+        self.stdin: AsyncWritable = self._writer
+        self.stdout: AsyncReadable = self._outputs[0].reader
+        self.stderr: AsyncReadable = self._outputs[1].reader
 
     @property
     def pid(self) -> int:
@@ -78,7 +82,7 @@ class LocalProcess:
     def attach_input(self, descriptor: int) -> None:
         """Send what is written to a pipe."""
         pipe = _Input(descriptor)
-        self.stdin = ByteWriter(pipe.send, pipe.close)
+        self.stdin = self._writer = ByteWriter(pipe.send, pipe.close)
 
     def learn(self, reply: Mapping[str, Any]) -> None:
         """Take in a reply of the spawner."""
@@ -101,7 +105,7 @@ class LocalProcess:
         if self._returncode is None:
             self._returncode = -9
         self._ended.set()
-        self.stdin.abort()
+        self._writer.abort()
         for output in self._outputs:
             output.close()
 
@@ -175,7 +179,7 @@ class LocalTransport:
             raise ConnectionError(_GONE)
         return Completed(code, stdout, stderr)
 
-    async def start(self, argv: Sequence[str], *, cwd: str) -> LocalProcess:
+    async def start(self, argv: Sequence[str], *, cwd: str) -> KaosProcess:
         """Start a command; see `Transport`.
 
         Raises:

@@ -51,17 +51,17 @@ class Spawner:
         become_subreaper()
         try:
             while True:
-                ready, _, _ = select.select([self.control, self.wakeup], [], [])
-                if self.wakeup in ready:
+                ready, _, _ = select.select([self.control.fileno(), self.wakeup], [], [])
+                if self.wakeup in ready:  # a child has ended
                     with contextlib.suppress(BlockingIOError):
                         os.read(self.wakeup, 4096)
                     self.reap()
-                if self.control in ready:
+                if self.control.fileno() in ready:
                     self.handle(*self.request())
         except (EOFError, ConnectionError):
             pass
         finally:
-            kill_below([os.getpid()])
+            kill_below(os.getpid())
 
     def request(self) -> tuple[dict[str, object], list[int]]:
         """The next request, with its descriptors."""
@@ -90,10 +90,21 @@ class Spawner:
             for descriptor in descriptors:
                 os.close(descriptor)
         else:
-            keeper = self.keepers.get(int(str(request["kill"])))
-            if keeper is not None:
-                kill_below([keeper])
+            self.kill(int(str(request["kill"])))
             self.reply({"id": request["kill"], "killed": True})
+
+    def kill(self, number: int) -> None:
+        """Stop a keeper, so that it starts nothing any more, kill all below it, then itself."""
+        keeper = self.keepers.pop(number, None)
+        if keeper is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(keeper, signal.SIGSTOP)
+            kill_below(keeper)
+            os.kill(keeper, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(keeper, 0)
+        self.reply({"id": number, "exit": -signal.SIGKILL})
 
     def start(self, request: dict[str, object], descriptors: list[int]) -> None:
         """Fork a keeper, which starts the process."""
@@ -160,28 +171,33 @@ def become_subreaper() -> None:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def kill_below(roots: list[int], seconds: float = 5.0) -> None:
-    """Kill everything below the roots until nothing is left, but not the roots and the keepers."""
+def kill_below(root: int, seconds: float = 5.0) -> None:
+    """Kill everything below a process until nothing is left; another than ourselves has stopped."""
     deadline = time.monotonic() + seconds
-    while (below := descendants(roots)) and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        table = process_table()
+        below = descendants(root, table)
+        settled = root == os.getpid() or table.get(root, (0, "Z"))[1] in "TtZX"
+        if settled and not below:
+            return
         for process in below:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(process, signal.SIGKILL)
-        if roots == [os.getpid()]:
+        if root == os.getpid():
             with contextlib.suppress(ChildProcessError):
                 while os.waitpid(-1, os.WNOHANG)[0]:
                     pass
         time.sleep(0.001)
 
 
-def descendants(roots: list[int]) -> list[int]:
-    """The processes below the roots that still run."""
+def descendants(root: int, table: dict[int, tuple[int, str]]) -> list[int]:
+    """The processes below one that still run; orphans come back to it, so zombies lead nowhere."""
     children: dict[int, list[int]] = {}
-    for process, parent, running in process_table():
-        if running or process in roots:
+    for process, (parent, state) in table.items():
+        if state not in "ZX":
             children.setdefault(parent, []).append(process)
     found: list[int] = []
-    todo = list(roots)
+    todo = [root]
     while todo:
         below = children.get(todo.pop(), [])
         found += below
@@ -189,20 +205,20 @@ def descendants(roots: list[int]) -> list[int]:
     return found
 
 
-def process_table() -> list[tuple[int, int, bool]]:
-    """Every process with its parent, and whether it is more than a zombie."""
+def process_table() -> dict[int, tuple[int, str]]:
+    """Every process with its parent and the letter of its state."""
     if not os.path.isdir("/proc/self"):  # noqa: PTH112 - pathlib is slow to import
         listing = subprocess.run(
             ["/bin/ps", "-axo", "pid=,ppid=,stat="], capture_output=True, check=False
         )
         rows = [line.split() for line in listing.stdout.decode().splitlines()]
-        return [(int(r[0]), int(r[1]), not r[2].startswith("Z")) for r in rows]
-    table = []
+        return {int(row[0]): (int(row[1]), row[2][0]) for row in rows}
+    table = {}
     for name in os.listdir("/proc"):  # noqa: PTH208 - pathlib is slow to import
         if name.isdigit():
             with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123
                 state, parent = file.read().rpartition(b") ")[2].split()[:2]
-                table.append((int(name), int(parent), state != b"Z"))
+                table[int(name)] = (int(parent), state.decode())
     return table
 
 

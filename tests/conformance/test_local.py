@@ -9,8 +9,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from kaos_runner.testing import KaosConformance
-from tests.unit.backends.local_requests import labels, request, requires_bubblewrap
+from kaos_runner.testing import BackendConformance, KaosConformance
+from kaos_runner.testing.backend_suite import World
+from tests.unit.backends.local_requests import (
+    labels,
+    request,
+    requires_bubblewrap,
+    temporary_files_in,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -41,12 +47,33 @@ class TestUnisolated(_Local):
     isolation = "none"
 
 
+class _LocalBackend(BackendConformance):
+    isolation: ClassVar[str]
+
+    @asynccontextmanager
+    async def world(self) -> AsyncIterator[World]:
+        from kaos_runner.backends.local import LocalBackend
+
+        with tempfile.TemporaryDirectory() as directory, temporary_files_in(directory):
+            yield World(LocalBackend(), request(isolation=self.isolation))
+
+
+@requires_bubblewrap
+class TestBubblewrapBackend(_LocalBackend):
+    isolation = "bubblewrap"
+
+
+class TestUnisolatedBackend(_LocalBackend):
+    isolation = "none"
+
+
 class TestPykaosLocalKaos(KaosConformance):
     known_failures: ClassVar[Mapping[str, str]] = {
         "test_chdir_leaves_the_host_alone": "chdir is os.chdir, for the whole process",
         "test_the_hosts_environment_stays_out": "the host's environment is handed to processes",
         "test_long_lines": "asyncio's StreamReader has a limit of 64 KiB",
         "test_output_that_nobody_reads": "wait() waits for the pipes, which nobody reads",
+        "test_cancelled_file_operations_leave_nothing_behind": "a cancelled open is never closed",
         "test_kill_reaches_grandchildren": "kill() ends the leader only",
         "test_kill_reaches_other_sessions": "kill() ends the leader only",
         "test_wait_does_not_wait_for_background_children": "wait() waits for whoever has the pipes",

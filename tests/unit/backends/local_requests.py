@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from typing import Any, Literal
+import tempfile
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
 from kaos_runner.backends.base import Labels, SandboxRequest
 from kaos_runner.backends.local import LocalConfig
 from kaos_runner.recipe.model import Network, Prompt, Recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def labels(run_id: str = "run-1") -> Labels:
@@ -39,6 +44,17 @@ def request(
         prompts=(Prompt(text="x"),),
     )
     return SandboxRequest(recipe=recipe, environ={}, isolation=isolation, **fields)
+
+
+@contextmanager
+def temporary_files_in(directory: str) -> Iterator[None]:
+    """Have sandboxes made in a directory."""
+    before = tempfile.tempdir
+    tempfile.tempdir = directory
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 def bubblewrap_works() -> bool:
