@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _META_LIMIT = 2**20
 """Bytes of a long name or of extended headers."""
+_TOO_LONG = "the sandbox sends a name that is too long"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +134,7 @@ class TarReader:
             raise SandboxError(msg) from error
         if info.type in (b"L", b"K", b"x", b"g"):
             if not 0 <= info.size <= _META_LIMIT:
-                msg = "the sandbox sends a name that is too long"
-                raise SandboxError(msg)
+                raise SandboxError(_TOO_LONG)
             self._meta = info.type
             self._begin_content(info.size)
             return
@@ -192,6 +192,8 @@ class PlainReader:
             piece, end, chunk = chunk.partition(b"\0")
             take: Callable[[bytes], None] = self._content if self._inside else self._name.extend
             take(piece)
+            if len(self._name) > _META_LIMIT:
+                raise SandboxError(_TOO_LONG)
             if end:
                 self._turn()
 
