@@ -231,6 +231,8 @@ class Checker:
             if key in properties:
                 self._value(properties[key], value, below, found, literal=literal)
                 continue
+            if key.startswith("x-") and "^x-" in patterns:
+                continue  # free, and no template either
             matched = [
                 part for pattern, part in patterns.items() if self._pattern(pattern).search(key)
             ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -202,7 +203,8 @@ def _read_text(kind: str, text: str) -> tuple[Any, str | None]:
         if kind == "integer":
             return int(text.replace("_", "")), None
         if kind == "number":
-            return float(text), None
+            number = float(text)
+            return (number, None) if math.isfinite(number) else (None, f"`{text}` is not a number")
     except ValueError:
         return (
             None,

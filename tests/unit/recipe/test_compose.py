@@ -60,7 +60,8 @@ def test_an_alias_is_the_same_value() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "\n".join(f"k{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9) if i else 'lol'}]" for i in range(9)),
+        "a0: &a0 lol\n"
+        + "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)),
         f"a: &a {'x' * 100_000}\nb: [{', '.join(['*a'] * 100)}]",
         "a: " + "[" * 100_000,
         "a: " + "{b: " * 100_000,

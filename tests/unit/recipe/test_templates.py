@@ -55,7 +55,7 @@ def _render(text: str) -> str:
         ("{{ 'a,b' | split(',') | tojson }}", '["a", "b"]'),
         ("{{ '1' | int + 1 }} {{ 'x' | int }} {{ 2.5 | round }} {{ -2 | abs }}", "2 0 2.0 2"),
         ("{{ 'a\nb' | indent(2) }}", "a\n  b"),
-        ("{{ [{'a': 1}, {'a': 2}] | selectattr('a', 'gt', 1) | map(attribute='a') | list }}", "[2]"),
+        ("{{ [{'a': 1}, {'a': 2}] | selectattr('a', 'gt', 1) | map(attribute='a') }}", "[2]"),
         ("{{ [1, 1, 'a'] | unique }} {{ ['a'] | reject('eq', 'a') | list }}", '[1, "a"] []'),
         ("{{ params.s | replace('a', 'b') | upper | trim }}", "B B"),
         ("{% raw %}{{ not a template }}{% endraw %}", "{{ not a template }}"),
