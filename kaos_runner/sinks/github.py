@@ -78,7 +78,7 @@ class GithubSink:
             case ev.TurnStarted():
                 name = words.prompt_name(event.prompt, event.prompt_id)
                 attempt = f", attempt {event.attempt}" if event.attempt > 1 else ""
-                self._commands.group(f"{name}{attempt}: {one_line(event.text)}")
+                self._commands.group(f"{name}{attempt}")
 
     def _annotate(self, event: ev.AnyEvent) -> None:
         match event:
@@ -110,23 +110,27 @@ class Commands:
         self._out = out
         self._annotates = annotates(environ)
         self._environ = environ
+        self._pending: str | None = None
         self._in_group = False
 
     def tell(self, line: Line) -> None:
         """Print a line of content; its further lines get a bar in front."""
+        if self._pending is not None:
+            self._command("group", "", self._pending)
+            self._pending, self._in_group = None, True
         first, *rest = line.text.split("\n")
         self._content(f"{line.tag:<{TAG_WIDTH}} {first}")
         for text in rest:
             self._content(f"|{'':<{TAG_WIDTH - 1}} {text}")
 
     def group(self, title: str) -> None:
-        """Begin a group, which ends the one before: they do not nest."""
+        """Begin a group with the next line; it ends the one before, since they do not nest."""
         self.end_group()
-        self._in_group = True
-        self._command("group", "", title)
+        self._pending = title
 
     def end_group(self) -> None:
         """End the group, if there is one."""
+        self._pending = None
         if self._in_group:
             self._in_group = False
             self._print("::endgroup::")

@@ -186,6 +186,7 @@ def test_outputs_of_a_command_line_that_cannot_begin(job: Job) -> None:
     job.recipe([says("Done.")])
     ended = job.run(recipe="recipe.yaml", args="--no-such-option")
     assert_ended(ended, 2, "failure")
+    assert "::error title=kaos-runner::no run began (exit code 2)\n" in ended.log
 
 
 def test_the_key_names_everything_that_is_installed(job: Job, tmp_path: Path) -> None:

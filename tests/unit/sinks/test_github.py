@@ -78,8 +78,8 @@ def test_groups_and_annotations(tmp_path: Path, story: list[ev.Record]) -> None:
     assert [(name, title) for name, _, title in step.commands if name == "group"] == [
         ("group", "sandbox"),
         ("group", "workspace"),
-        ("group", "prompt 1 (fix): Find the bug and fix it."),
-        ("group", "prompt 2: Write PLAN.md."),
+        ("group", "prompt 1 (fix)"),
+        ("group", "prompt 2"),
         ("group", "checks"),
         ("group", "artifacts"),
     ]
