@@ -18,8 +18,9 @@ from kaos_runner.recipe.patterns import PatternError, compile_pattern
     ("kind", "text", "value"),
     [
         ("string", "3", "3"), ("string", "", ""), ("integer", "3", 3), ("integer", "-1_000", -1000),
-        ("number", "2.5", 2.5), ("number", "3", 3.0), ("boolean", "yes", True), ("boolean", "0", False),
-        ("boolean", "TRUE", True), ("list", "a, b,c", ["a", "b", "c"]), ("list", "", []),
+        ("number", "2.5", 2.5), ("number", "3", 3.0), ("boolean", "yes", True),
+        ("boolean", "0", False), ("boolean", "TRUE", True), ("list", "", []),
+        ("list", "a, b,c", ["a", "b", "c"]),
         ("list", '["a", 1]', ["a", 1]),
     ],
 )  # fmt: skip
@@ -140,7 +141,8 @@ def test_pattern_that_explodes_elsewhere_is_quick_here() -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", ["[", "(?i)a", "a(?=b)", r"(a)\1", "a{9999}", "((a{99}){99}){99}", "b^a", "a$b", "x" * 1001]
+    "pattern",
+    ["[", "(?i)a", "a(?=b)", r"(a)\1", "a{999}", "((a{99}){99}){99}", "b^a", "a$b", "x" * 1001],
 )  # fmt: skip
 def test_patterns_that_cannot_be_bounded(pattern: str) -> None:
     with pytest.raises(PatternError):

@@ -9,6 +9,7 @@ import pytest
 
 from kaos_runner.errors import RecipeError
 from kaos_runner.recipe.load import Loaded, LoadOptions, load
+from kaos_runner.recipe.model import RunCheck
 from kaos_runner.recipe.render import PromptOutcome, Rendered, RunContext
 
 RUN = RunContext("run-1", "2026-01-01T00:00:00+00:00", 2)
@@ -48,7 +49,10 @@ def test_context(tmp_path: Path) -> None:
 
 def test_typed_leaves_keep_the_type_of_a_whole_expression(tmp_path: Path) -> None:
     text = """\
-params: {steps: {type: integer, default: 7}, wall: {default: 90s}, opt: {type: boolean, default: true}}
+params:
+  steps: {type: integer, default: 7}
+  wall: {default: 90s}
+  opt: {type: boolean, default: true}
 limits: {wall: "{{ params.wall }}", steps: "{{ params.steps * 2 }}", tokens: "{{ '4' ~ '00k' }}"}
 prompts: [Do it.]
 artifacts: [{path: a, optional: "{{ not params.opt }}"}]
@@ -61,7 +65,8 @@ cleanup: "{{ 'never' if params.opt else 'always' }}"
 
 
 def test_text_leaves_are_text(tmp_path: Path) -> None:
-    text = "params: {n: {type: integer, default: 7}}\nenv: {N: '{{ params.n }}', B: '{{ true }}'}\nprompts: [x]\n"
+    text = "params: {n: {type: integer, default: 7}}\nprompts: [x]\n"
+    text += "env: {N: '{{ params.n }}', B: '{{ true }}'}\n"
     assert _render(tmp_path, text).recipe.env == {"N": "7", "B": "true"}
 
 
@@ -95,7 +100,7 @@ cleanup: "{{ params.v }}"
 def test_a_rendered_template_is_no_loophole(tmp_path: Path) -> None:
     text = "params: {v: {}}\nlimits: {steps: '{{ params.v }}'}\nprompts: [x]\n"
     assert _problems(tmp_path, text, v="{{ 7 }}") == [
-        "5:17 a template here must be the whole value"
+        "5:17 `{{ 7 }}` has no known unit; write it like 400k"
     ]
 
 
@@ -124,7 +129,8 @@ prompts:
 
 
 def test_parameter_problems_point_to_the_declaration(tmp_path: Path) -> None:
-    text = "params:\n  a: {}\n  b: {type: integer, default: 1}\nprompts: ['{{ params.a }}{{ params.b }}']\n"
+    text = "params:\n  a: {}\n  b: {type: integer, default: 1}\n"
+    text += "prompts: ['{{ params.a }}{{ params.b }}']\n"
     assert _problems(tmp_path, text, b="x") == [
         "5:3 the parameter `a` needs a value",
         "6:3 the parameter `b` from -p: `x` is not a whole number",
@@ -137,7 +143,10 @@ prompts:
   - Plan {{ params.n }}.
   - id: apply
     text: "You said: {{ prompts[0].final_message }}"
-    checks: [{run: "test {{ prompts[0].status | sh }}", timeout: "{{ prompts[0].output | default('5s') }}"}]
+    output: {schema: {type: object}}
+    checks:
+      - run: "test {{ prompts[0].status | sh }}"
+        timeout: "{{ '9s' if prompts[0].status else '5s' }}"
   - text: "{{ prompts.apply.output.title }}"
 checks: [{file: "{{ prompts.apply.output.title }}.md"}]
 artifacts: [{path: "{{ prompts.apply.output.title }}", optional: "{{ prompts.apply.output.ok }}"}]
@@ -145,9 +154,7 @@ artifacts: [{path: "{{ prompts.apply.output.title }}", optional: "{{ prompts.app
 
 
 def _deferred(folder: Path) -> Rendered:
-    text = DEFERRED.replace("    checks:", "    output: {schema: {type: object}}\n    checks:")
-    text = text.replace("prompts[0].output | default('5s')", "'9s' if prompts[0].status else '5s'")
-    return _render(folder, text)
+    return _render(folder, DEFERRED)
 
 
 def test_deferred_leaves_wait(tmp_path: Path) -> None:
@@ -160,7 +167,9 @@ def test_deferred_leaves_wait(tmp_path: Path) -> None:
     first = _outcome(final_message="{{ 7 * 7 }} & more")
     second = rendered.prompt(1, [first])
     assert second.text == "You said: {{ 7 * 7 }} & more"
-    assert (second.checks[0].run, second.checks[0].timeout) == ("test succeeded", 9.0)  # type: ignore[union-attr]
+    check = second.checks[0]
+    assert isinstance(check, RunCheck)
+    assert (check.run, check.timeout) == ("test succeeded", 9.0)
     outcomes = [first, _outcome(id="apply", output={"title": "T", "ok": True})]
     assert rendered.prompt(2, outcomes).text == "T"
     assert rendered.checks(outcomes)[0].file == "T.md"  # type: ignore[union-attr]
@@ -184,7 +193,7 @@ def test_deferred_template_that_fails_has_its_place(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         rendered.prompt(2, [_outcome(), _outcome(id="apply", output=None)])
     problem = caught.value.problems[0]
-    assert (problem.line, problem.column) == (11, 15)
+    assert (problem.line, problem.column) == (13, 12)
     assert problem.message == "`prompts.apply.output` has no value"
     assert caught.value.code == 2
 
@@ -205,7 +214,8 @@ def test_text_in_a_file_is_a_template_with_its_own_places(tmp_path: Path) -> Non
 
 def test_rendered_yaml_reads_back_the_same(tmp_path: Path) -> None:
     env = {"A": "on", "B": "010", "C": "1:30", "D": "0o17", "E": "null", "F": " x ", "G": "a\n b\n",
-           "H": "- x", "I": "{{ x", "J": "é\u2028x", "K": "", "L": "!x", "M": "1e3", "N": "\ttab\n"}  # fmt: skip
+           "H": "- x", "I": "{{ x", "J": "é\u2028x", "K": "", "L": "!x", "M": "1e3",
+           "N": "\ttab\n"}  # fmt: skip
     names = ", ".join(f"{name.lower()}: {{}}" for name in env)
     leaves = ", ".join(f"{name}: '{{{{ params.{name.lower()} }}}}'" for name in env)
     text = f"params: {{{names}}}\nenv: {{{leaves}}}\nprompts: [x]\n"

@@ -156,7 +156,7 @@ KEYS = sorted({key for _, part in _parts(committed_schema()) for key in part.get
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(-3, 300), st.sampled_from([0.5, 2.0, -1.0, 1e9]),
     st.sampled_from(["", "x", "30m", "0s", "400k", "local", "e2b", "sprites", "boxlite", "nowhere",
-                     "true", "{{ params.target }}", " {{ x }} ", "{{ a }}b", "always", "A-B", "8GiB",
+                     "true", "{{ params.target }}", " {{ x }} ", "{{ a }}b", "always", "A-B", "1B",
                      "shell", "*", "allow", "string", "on_success", "plan.md", "a b"]),
 )  # fmt: skip
 VALUES = st.recursive(

@@ -30,7 +30,7 @@ def _write(folder: Path, text: str) -> Path:
         (LOCAL + "agent: {model: {api_key_env: MY_KEY}}\n", "agent.model.api_key_env"),
         (LOCAL + "agent: {model: {base_url: 'https://x.example'}}\n", "agent.model.base_url"),
         (LOCAL + "agent: {tools: [shell, fetch]}\n", "agent.tools"),
-        (LOCAL + "params: {a: {env: HOME, default: x}}\nenv: {A: '{{ params.a }}'}\n", "params.a.env"),
+        (LOCAL + "params: {a: {env: H, default: x}}\nenv: {A: '{{ params.a }}'}\n", "params.a.env"),
         ("backend: {type: boxlite, url: 'https://x.example'}\n", "backend.url"),
         ("backend: {type: boxlite, api_key_env: X}\n", "backend.api_key_env"),
         ("backend: {type: boxlite, volumes: [{from: recipe.yaml, to: /x}]}\n", "backend.volumes"),
@@ -91,7 +91,9 @@ agent:
         "secrets[0]": "it hands a host variable to the sandbox: MY_TOKEN (secrets[0])",
         "files[0]": "it reads from the host: data (files[0])",
         "agent.model.base_url": "it names a server of its own: base_url (agent.model.base_url)",
-        "agent.model.api_key_env": "it names a host variable: api_key_env (agent.model.api_key_env)",
+        "agent.model.api_key_env": (
+            "it names a host variable: api_key_env (agent.model.api_key_env)"
+        ),
         "agent.tools": "it acts on the host: the tool fetch (agent.tools)",
         "network": "network: the sandbox may reach any host (network)",
         "agent.model": "the model is paid by: the owner of MY_KEY (agent.model)",
