@@ -36,7 +36,8 @@ def normalised(path: str, workdir: str, home: str) -> str:
     """An absolute path without `.`, `..` and `~`; symbolic links are not resolved."""
     if path == "~" or path.startswith("~/"):
         path = home + path[1:]
-    return posixpath.normpath(posixpath.join(workdir, path))
+    whole = posixpath.normpath(posixpath.join(workdir, path))
+    return "/" + whole.lstrip("/")  # POSIX lets `//etc` be special; no rule should have to know
 
 
 def first_match(

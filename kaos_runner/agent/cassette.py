@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from kaos_runner.agent.journal import NAMES
 from kaos_runner.errors import Problem, RecipeError
 from kaos_runner.recipe.compose import compose
 from kaos_runner.recipe.nodes import problem_at
 from kaos_runner.recipe.source import UnreadableError, read_source
-from kaos_runner.recipe.suggest import did_you_mean
+from kaos_runner.recipe.suggest import closest, did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from pathlib import Path as FilePath
 
     from pydantic_core import ErrorDetails
@@ -41,7 +43,7 @@ class Call(_Part):
     """A tool call of the model."""
 
     tool: str
-    """A tool of the recipe, such as `shell`; any other name is given to the agent as it is."""
+    """A tool of the recipe, such as `shell`; another name needs `expect: {ok: false}`."""
     args: dict[str, Any] | str = Field(default_factory=dict)
     """The tool's arguments. A string is given as it is, even when it is not JSON."""
     expect: Expect | None = None
@@ -117,9 +119,32 @@ def load(path: FilePath, label: str | None = None) -> Cassette:
     if node is None or problems:
         raise RecipeError(problems)
     try:
-        return Cassette.model_validate(node.plain())
+        cassette = Cassette.model_validate(node.plain())
     except ValidationError as error:
         raise RecipeError([_problem(node, fault) for fault in error.errors()]) from None
+    if unknown := [_unknown_tool(node, *place) for place in _unknown_tools(cassette.turns)]:
+        raise RecipeError(unknown)
+    return cassette
+
+
+def _unknown_tools(
+    turns: Sequence[ModelTurn], path: Path = ("turns",)
+) -> Iterator[tuple[Path, str]]:
+    """Tools that are not there, unless the cassette says that the call fails."""
+    for i, turn in enumerate(turns):
+        for j, call in enumerate(turn.tools):
+            here = (*path, i, "tools", j)
+            fails = call.expect is not None and call.expect.ok is False
+            if call.tool not in NAMES.values() and call.tool not in NAMES and not fails:
+                yield (*here, "tool"), call.tool
+            yield from _unknown_tools(call.turns, (*here, "turns"))
+
+
+def _unknown_tool(root: Node, path: Path, tool: str) -> Problem:
+    otherwise = "a model may call a tool that is not there: then give it `expect: {ok: false}`"
+    best = closest(tool, NAMES.values())
+    hint = f"did you mean `{best}`?" if best else otherwise
+    return problem_at(root.nearest(path), f"unknown tool `{tool}`", hint=hint, path=path)
 
 
 def _problem(root: Node, fault: ErrorDetails) -> Problem:

@@ -55,19 +55,15 @@ class Replay:
         self.model = cassette.model or "cassette"
         self.url = ""
 
-    def provider(self) -> Provider:
+    def provider(self, max_context: int | None) -> Provider:
         """What the session is opened with in place of the recipe's model."""
-        return Provider(type="kimi", base_url=self.url, api_key=self._token, model=self.model)
+        return Provider(
+            base_url=self.url, api_key=self._token, model=self.model, max_context=max_context
+        )
 
     def skip(self, answers: int) -> None:
         """Begin after the answers that a resumed conversation already holds."""
         self._lines[ROOT].played = answers
-
-    @property
-    def unused(self) -> int:
-        """Turns of the main agent that were not played."""
-        line = self._lines[ROOT]
-        return max(len(line.turns) - line.played, 0)
 
     def check_played(self) -> None:
         """Raise when the run ended before the cassette did.
@@ -75,15 +71,21 @@ class Replay:
         Raises:
             CassetteDriftError: turns are left.
         """
-        if self.unused:
-            line = self._lines[ROOT]
-            msg = (
-                f"the run ended after turn {line.played} of the cassette, which holds "
-                f"{len(line.turns)}"
-            )
-            raise CassetteDriftError(
-                msg, hint="remove the turns that are left, or find what ended it"
-            )
+        for line in self._all_lines():
+            if line.played < len(line.turns):
+                msg = (
+                    f"the run ended after turn {line.played} of `{line.place}` in the cassette, "
+                    f"which holds {len(line.turns)}"
+                )
+                hint = "remove the turns that are left, or find out what ended it"
+                raise CassetteDriftError(msg, hint=hint)
+
+    def _all_lines(self) -> Iterator[_Line]:
+        """Every conversation, also those of subagents that never began."""
+        yield from self._lines.values()
+        for call_id, (place, call) in self._calls.items():
+            if call_id not in self._lines:
+                yield _Line(f"{place}.turns", call.turns)
 
     # The model's side
 

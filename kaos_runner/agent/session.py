@@ -60,7 +60,7 @@ async def open_session(spec: SessionSpec) -> AsyncIterator[AgentSession]:
         if played:
             player = await stack.enter_async_context(replaying.serving(played, spec.workdir))
             player.skip(answers)
-            provider = player.provider()
+            provider = player.provider(spec.provider.max_context)
             journal.observers.append(player)
         stack.push_async_callback(http.aclose)
         if spec.record:

@@ -138,7 +138,15 @@ def test_a_subagent_s_turns_stand_under_its_call(desk: Desk) -> None:
 - text: two
 - text: three
 """,
-            "ended after turn 1 of the cassette, which holds 3",
+            "ended after turn 1 of `turns` in the cassette, which holds 3",
+        ),
+        (
+            """
+- tools:
+  - {tool: task, args: {description: a, subagent_name: nobody, prompt: p}, turns: [{text: x}]}
+- text: one
+""",
+            "ended after turn 0 of `turns[0].tools[0].turns` in the cassette, which holds 1",
         ),
     ],
 )
@@ -273,6 +281,14 @@ def test_a_recording_is_yaml_for_people(desk: Desk) -> None:
         ("cassette: 2\nturns: [{text: x}]\n", 1, 11, "should be 1", None),
         ("cassette: 1\nturns: []\n", 2, 8, "at least 1 item", None),
         ("cassette: 1\nturns:\n- txt: x\n", 3, 3, "unknown key `txt`", "`text`"),
+        ("cassette: 1\nturns: [{tools: [{tool: shel}]}]\n", 2, 25, "`shel`", "`shell`"),
+        (
+            "cassette: 1\nturns:\n- tools:\n  - {tool: task, turns: [{tools: [{tool: foo}]}]}\n",
+            4,
+            42,
+            "unknown tool `foo`",
+            "expect: {ok: false}",
+        ),
         ("cassette: 1\nturns:\n- {}\n", 3, 3, "needs `text`", None),
         (
             "cassette: 1\nturns:\n- tools:\n  - tool: shell\n    arg: {}\n",

@@ -124,6 +124,8 @@ def test_a_person_is_asked_one_question_at_a_time(desk: Desk, answer: bool | Non
         ("secret", False),
         ("../elsewhere", True),
         ("/etc/passwd", True),
+        ("//etc/passwd", True),
+        ("//w/secrets/key", True),
         ("~/x", True),
         ("src/../../etc/passwd", True),
         ("src/main.py", False),
