@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 MODULE = """
 from typing import ClassVar, Literal
 from kaos_runner.backends.base import Defaults
-from kaos_runner.backends.local import LocalBackend
+from kaos_runner.backends.local import LocalBackend, LocalConfig
 from kaos_runner.errors import SandboxError
 from kaos_runner.recipe.model import BackendConfig
 
-class BrokenConfig(BackendConfig):
+class BrokenConfig(LocalConfig):
     type: Literal["broken"] = "broken"
     fault: Literal["destroy", "destroy-bug", "create", "create-bug"]
 
