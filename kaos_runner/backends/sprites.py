@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets as random
+from contextlib import aclosing
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
@@ -18,7 +19,7 @@ from kaos_runner.errors import KaosRunnerError, Problem, SandboxError
 from kaos_runner.recipe.model import BackendConfig, Size
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Mapping
+    from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 
     from sprites.async_sprite import AsyncSprite
     from sprites.types import NetworkPolicy, SpriteInfo
@@ -90,7 +91,7 @@ class SpritesBackend:
         "backend.memory": Feature("honours", _PASSED_ON),
         "backend.storage": Feature("honours", _PASSED_ON),
     }
-    environ: ClassVar[tuple[str, ...]] = (
+    environ: ClassVar[Sequence[str]] = (
         "SPRITE_TOKEN",
         "SPRITE_NAME",
         "SPRITES_BASE_URL",
@@ -169,7 +170,7 @@ class SpritesBackend:
                 await service.set_url(sprite, url)
             return await self._open(service, sprite, request)
         except BaseException:
-            await _finish(service.client.aclose())
+            await _finish(service.aclose())
             raise
 
     async def _open(
@@ -198,7 +199,7 @@ class SpritesBackend:
     async def owned(self, environ: Mapping[str, str]) -> AsyncIterator[OwnedSandbox]:
         """Every sprite that carries our labels, over all pages."""
         service = _service_of(environ)
-        async with service.client:
+        async with aclosing(service):
             async for info in service.all():
                 labels = info.labels
                 if not labels and info.name.startswith(PREFIX):  # a list need not show labels
@@ -232,15 +233,15 @@ def _config(recipe: Recipe) -> SpritesConfig:
 
 
 def _service(request: SandboxRequest) -> SpriteService:
-    from kaos_runner.backends.sprites_service import SpriteService, open_client
+    from kaos_runner.backends.sprites_service import SpriteService
 
-    return SpriteService(open_client(request.environ), request.on_retry)
+    return SpriteService(request.environ, request.on_retry)
 
 
 def _service_of(environ: Mapping[str, str]) -> SpriteService:
-    from kaos_runner.backends.sprites_service import SpriteService, open_client
+    from kaos_runner.backends.sprites_service import SpriteService
 
-    return SpriteService(open_client(environ), lambda *_: None)
+    return SpriteService(environ, lambda *_: None)
 
 
 def _of_hosts(network: Network) -> list[Problem]:
@@ -319,7 +320,7 @@ async def _undo(
         if found is not None and set(labels) <= set(found.labels):
             await service.destroy(name)
     finally:
-        await service.client.aclose()
+        await service.aclose()
 
 
 def _was_refused(error: BaseException | None) -> bool:
@@ -359,7 +360,7 @@ def _owned(info: SpriteInfo, labels: list[str]) -> OwnedSandbox | None:
 async def _ask_service(environ: Mapping[str, str]) -> Diagnosis:
     service = _service_of(environ)
     try:
-        async with service.client:
+        async with aclosing(service):
             total = len([info async for info in service.all(attempts=1)])
     except KaosRunnerError as error:
         return Diagnosis(subject="sprites service", ok=False, detail=str(error), hint=error.hint)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import secrets as random
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import timedelta
 
+    from kaos import Kaos
     from sprites.async_sprite import AsyncSprite
 
     from kaos_runner.backends.sprites import SpritesConfig
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from kaos_runner.kaos.posix import PosixKaos
     from kaos_runner.kaos.sprites import SpritesTransport
 
+LET_GO_PATIENCE = 10.0
+"""Seconds for ending processes, before the connections are closed anyway."""
 RESTORE_PATIENCE = 45.0
 """Seconds that a restore may take, after the service has agreed to it."""
 
@@ -36,26 +41,32 @@ class SpriteSandbox:
         notify: Callable[[str, str], None],
     ) -> None:
         self.id = sprite.name
-        self.kaos = kaos
+        self.kaos: Kaos = kaos
+        self._kaos = kaos
         self._service = service
         self._sprite = sprite
         self._config = config
         self._notify = notify
         self._checkpoint: str | None = None
-        self._open = True
 
     async def keepalive(self, ttl: timedelta) -> None:
         """A sprite does not expire: asleep, it wakes with the next command."""
 
     async def detach(self) -> None:
         """End what still runs, and close the connections; idempotent."""
-        if not self._open:
-            return
-        self._open = False
-        await self.kaos.aclose()
-        transport: SpritesTransport = self.kaos.transport  # type: ignore[assignment]
+        try:
+            await self._let_go()
+        finally:
+            await self._service.aclose()
+
+    async def _let_go(self) -> None:
+        """End what still runs; a sprite that does not answer is not waited for."""
+        transport: SpritesTransport = self._kaos.transport  # type: ignore[assignment]
+        transport.losses_matter = False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LET_GO_PATIENCE):
+                await self._kaos.aclose()
         await transport.aclose()
-        await self._service.client.aclose()
 
     async def suspend(self) -> bool:
         """Leave it: it falls asleep by itself, and then only its storage is billed."""
@@ -65,9 +76,10 @@ class SpriteSandbox:
     async def destroy(self) -> None:
         """Delete it."""
         try:
+            await self._let_go()
             await self._service.destroy(self.id)
         finally:
-            await self.detach()
+            await self._service.aclose()
 
     # -- kaos_runner.backends.base.Checkpointing
 
@@ -85,7 +97,7 @@ class SpriteSandbox:
         """
         if self._config.restore != "on_failure" or self._checkpoint is None:
             return
-        await self.kaos.kill_all()
+        await self._kaos.kill_all()
         mark = f"{self.kaos.gethome()}/.kaos-runner-restoring-{random.token_hex(8)}"
         await self._probe(["touch", mark])
         await self._service.restore(self._sprite, self._checkpoint)
@@ -126,4 +138,4 @@ class SpriteSandbox:
         transport = SpritesTransport(
             self._sprite, env={}, on_retry=lambda *_: None, on_lost=lambda _: None
         )
-        return (await transport.run(argv, cwd=None)).exit_code
+        return (await transport.run(argv, cwd="/")).exit_code

@@ -33,9 +33,23 @@ def open_client(environ: Mapping[str, str]) -> AsyncSpritesClient:
 class SpriteService:
     """What the backend asks of the service; every failure is an error of ours."""
 
-    def __init__(self, client: AsyncSpritesClient, on_retry: OnRetry) -> None:
-        self.client = client
+    def __init__(self, environ: Mapping[str, str], on_retry: OnRetry) -> None:
+        self._environ = environ
         self._on_retry = on_retry
+        self._client: AsyncSpritesClient | None = None
+
+    @property
+    def client(self) -> AsyncSpritesClient:
+        """The SDK's client, opened when it is used."""
+        if self._client is None:
+            self._client = open_client(self._environ)
+        return self._client
+
+    async def aclose(self) -> None:
+        """Close the client; idempotent."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
 
     async def _ask[T](
         self,

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from sprites import NetworkError, SpriteError
 
@@ -63,6 +64,10 @@ class SpritesTransport:
         self._env = {**ENVIRONMENT, **env}
         self._on_retry = on_retry
         self._on_lost: Callable[[SandboxLostError], None] | None = on_lost
+        self.losses_matter = True
+        """False once the sandbox is being let go: that it is lost is no news then."""
+        self._closed = False
+        self._wires: WeakSet[Wire] = WeakSet()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # -- kaos_runner.kaos.posix.Transport
@@ -118,22 +123,28 @@ class SpritesTransport:
         """Open a WebSocket; tried again, since nothing runs before the first line of input."""
 
         async def once() -> Wire:
+            if self._closed:
+                raise _detached()
             wire = Wire(self.sprite, stdout, stderr)
             try:
                 await wire.start()
             except BaseException:
                 wire.drop()
                 raise
+            self._wires.add(wire)
             return wire
 
         try:
-            return await retrying("exec", once, self._on_retry)
+            return await retrying("exec", once, self._on_retry, when=self._may_pass)
         except SpriteError as error:
             raise self._refused(error) from error
         except Exception as error:
-            if not is_transient(error):
+            if not self._may_pass(error):
                 raise
             raise self._lost(_NO_ANSWER + reason_of(error)) from error
+
+    def _may_pass(self, error: BaseException) -> bool:
+        return not self._closed and is_transient(error)
 
     async def _settle(self, wire: Wire, stdin: bytes) -> int:
         """Send all input and wait for the end; cancelled, the whole group is killed first."""
@@ -180,8 +191,13 @@ class SpritesTransport:
         await asyncio.shield(task)
 
     async def aclose(self) -> None:
-        """Wait for kills that are still under way."""
+        """Close every connection; idempotent. What still runs was to be killed before."""
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for wire in list(self._wires):
+            wire.drop()
 
     # -- losses
 
@@ -197,6 +213,8 @@ class SpritesTransport:
 
     async def _cut(self, error: NetworkError) -> OSError:
         """What an end before the exit code means: the sprite is gone, or only the connection."""
+        if self._closed:
+            return _detached()
         try:
             await retrying("get sprite", self._look, self._on_retry, attempts=3)
         except SpriteError as gone:
@@ -209,7 +227,7 @@ class SpritesTransport:
     def _lost(self, reason: str) -> ConnectionError:
         text = f"the sprite {self.sprite.name} is lost: {reason}"
         tell, self._on_lost = self._on_lost, None
-        if tell is not None:
+        if tell is not None and self.losses_matter:
             tell(SandboxLostError(text, hint="look at it with `sprite list`"))
         return ConnectionError(text)
 
@@ -273,6 +291,10 @@ class _NotStartedError(Exception):
     def __init__(self, code: int) -> None:
         super().__init__(code)
         self.code = code
+
+
+def _detached() -> ConnectionError:
+    return ConnectionError("the sandbox was let go")
 
 
 def _was_cut(error: BaseException) -> bool:

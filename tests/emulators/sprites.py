@@ -57,9 +57,9 @@ class SpritesEmulator:
     def __exit__(self, *_: object) -> None:
         if self._runner is not None:
             self._do(self._runner.cleanup())
+        self._do(self._loop.shutdown_default_executor())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
         self._folder.cleanup()
 
