@@ -55,7 +55,7 @@ class Stop:
                 # Only the main thread can; a run in another thread is stopped by cancelling it.
                 with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
                     number = signal.Signals[name]
-                    loop.add_signal_handler(number, lambda n=name: self.ask(InterruptedRunError(n)))
+                    loop.add_signal_handler(number, self.ask, InterruptedRunError(name))
                     installed.append(number)
             yield
         finally:

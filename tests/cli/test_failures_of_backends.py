@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -60,7 +60,7 @@ def broken(cli: CommandLine, tmp_path: Path) -> CommandLine:
     return cli
 
 
-def recipe(cli: CommandLine, fault: str, **fields: object) -> Path:
+def recipe(cli: CommandLine, fault: str, **fields: Any) -> Path:
     return cli.recipe([says("fine")], backend={"type": "broken", "fault": fault}, **fields)
 
 
