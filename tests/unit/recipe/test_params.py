@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +11,9 @@ from hypothesis import strategies as st
 from kaos_runner.errors import RecipeError, UsageError
 from kaos_runner.recipe.params import Declared, ParamValue, convert, gather, settle
 from kaos_runner.recipe.patterns import PatternError, compile_pattern
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize(

@@ -90,9 +90,9 @@ cleanup: "{{ params.v }}"
 """
     assert _problems(tmp_path, text, v="../x") == [
         "5:16 `../x` is not a duration",
-        "5:41 `../x` is not a count",
-        "7:16 `../x` leaves the workdir",
-        '8:32 expected `true` or `false`, found `"../x"`',
+        "5:41 `../x` is not a count or `null`",
+        "7:17 `../x` leaves the workdir",
+        '8:33 expected `true` or `false`, found `"../x"`',
         "9:10 `../x` is not one of `always`, `on_success`, `never`",
     ]
 
