@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
+    from contextlib import AbstractContextManager
 
     from kaos_runner.agent import ApprovalQuestion
 
@@ -17,8 +19,12 @@ YES = {"y", "yes"}
 
 def approver(
     environ: Mapping[str, str],
+    paused: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Callable[[ApprovalQuestion], Awaitable[bool]] | None:
-    """A way to ask, or None where nobody sits: no terminal, or CI."""
+    """A way to ask, or None where nobody sits: no terminal, or CI.
+
+    What else is shown on the terminal is `paused` while the question stands.
+    """
     if environ.get("CI") or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return None
     one_at_a_time = asyncio.Lock()
@@ -28,8 +34,9 @@ def approver(
 
         async with one_at_a_time:
             what = one_line(f"{question.tool}: {question.subject}")
-            print(f"\nallow {what}? [y/N] ", end="", file=sys.stderr, flush=True)
-            return (await _line()).strip().lower() in YES
+            with paused():
+                print(f"\nallow {what}? [y/N] ", end="", file=sys.stderr, flush=True)
+                return (await _line()).strip().lower() in YES
 
     return ask
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass, replace
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from kaos_runner.cli.options import Output
@@ -12,20 +13,26 @@ from kaos_runner.errors import PrerequisiteError, RecipeError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from kaos_runner.errors import KaosRunnerError
     from kaos_runner.events import Bus
     from kaos_runner.record import ResultSink, RunDirectory
+    from kaos_runner.sinks.console import ConsoleSink
+    from kaos_runner.sinks.junit import JunitSink
+    from kaos_runner.sinks.record import RecordSink
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Presentation:
     """How a run is shown."""
 
     output: Output
     junit: Path | None
     verbosity: int
+    console: ConsoleSink | None = None
+    writers: list[RecordSink | JunitSink] = field(default_factory=list)
 
     def attach(self, bus: Bus, directory: RunDirectory, environ: Mapping[str, str]) -> ResultSink:
         """Give the bus the sinks of this output, the record first."""
@@ -33,17 +40,19 @@ class Presentation:
         from kaos_runner.sinks.record import RecordSink
 
         result = ResultSink(directory)
-        bus.attach(RecordSink(directory.path))
-        bus.attach(result)
+        self.writers.append(RecordSink(directory.path))
         if self.junit:
             from kaos_runner.sinks.junit import JunitSink
 
-            bus.attach(JunitSink(self.junit))
+            self.writers.append(JunitSink(self.junit))
+        for sink in (*self.writers, result):
+            bus.attach(sink)
         match self.output:
             case Output.TEXT:
                 from kaos_runner.sinks.console import console_sink
 
-                bus.attach(console_sink(self.verbosity, environ))
+                self.console = console_sink(self.verbosity, environ)
+                bus.attach(self.console)
             case Output.STREAM_JSON:
                 from kaos_runner.sinks.stream import StreamSink
 
@@ -55,6 +64,16 @@ class Presentation:
             case Output.JSON:
                 pass
         return result
+
+    def paused(self) -> AbstractContextManager[None]:
+        """A time in which the terminal belongs to a question for the user."""
+        return self.console.paused() if self.console else nullcontext()
+
+    def tell_losses(self) -> None:
+        """Say which files of the record could not be written, once the stream is over."""
+        for writer in self.writers:
+            if writer.failure is not None:
+                print(f"error: not all was written: {writer.failure}", file=sys.stderr)
 
     def refuse(self, error: KaosRunnerError, run_id: str, environ: Mapping[str, str]) -> int:
         """Tell why nothing was started, and give the exit code."""

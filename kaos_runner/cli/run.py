@@ -99,9 +99,11 @@ def perform(plan: Plan, folder: Path, shown: Presentation) -> int:
     result = shown.attach(bus, directory, plan.environ)
     ledger = Ledger(state_dir(plan.environ))
     try:
-        return asyncio.run(_supervised(Run(plan, bus, directory, ledger, approver(plan.environ))))
+        ask = approver(plan.environ, shown.paused)
+        return asyncio.run(_supervised(Run(plan, bus, directory, ledger, ask)))
     finally:
         bus.close()
+        shown.tell_losses()
         if shown.output is Output.JSON:
             print_result(result)
 

@@ -57,7 +57,10 @@ class LiveConsoleSink(ConsoleSink):
             emoji=False,
         )  # fmt: skip
         self._spinner = Spinner("dots")
-        self._live = Live(
+        self._live = self._new_live()
+
+    def _new_live(self) -> Live:
+        return Live(
             console=self._console, get_renderable=self._status, refresh_per_second=8,
             transient=True, redirect_stdout=False, redirect_stderr=False,
         )  # fmt: skip
@@ -84,6 +87,8 @@ class LiveConsoleSink(ConsoleSink):
             yield
         finally:
             if was_live:
+                # a new one: the old one would begin by wiping the lines that it once had
+                self._live = self._new_live()
                 self._live.start()
 
     def _tell(self, line: Line) -> None:
