@@ -12,7 +12,7 @@ from kaos_runner.errors import PrerequisiteError, Problem, SandboxError
 from kaos_runner.recipe.model import BackendConfig
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from kaos_runner.backends.base import Labels, SandboxRequest
     from kaos_runner.backends.local_sandbox import LocalSandbox, Place
@@ -48,7 +48,7 @@ class LocalBackend:
         "network.allow": Feature("refuses", "a local sandbox has the whole network or none"),
         "network.deny": Feature("refuses", "a local sandbox has the whole network or none"),
     }
-    environ: ClassVar[tuple[str, ...]] = ()
+    environ: ClassVar[Sequence[str]] = ()
 
     def sandbox_id(self, recipe: Recipe, environ: Mapping[str, str]) -> str | None:  # noqa: ARG002
         """None: a run makes its own."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import timedelta
 
+    from kaos import Kaos
+
     from kaos_runner.backends.base import Labels
     from kaos_runner.kaos.local import LocalTransport
     from kaos_runner.kaos.posix import PosixKaos
@@ -82,7 +84,9 @@ class LocalSandbox:
     def __init__(
         self, place: Place, kaos: PosixKaos, transport: LocalTransport, isolation: str
     ) -> None:
-        self.place, self.kaos, self.transport = place, kaos, transport
+        self.place, self.transport = place, transport
+        self.kaos: Kaos = kaos
+        self._posix = kaos
         self.id = str(place.root)
         self.isolation: str | None = isolation
 
@@ -91,7 +95,7 @@ class LocalSandbox:
 
     async def detach(self) -> None:
         """End every process; the directory stays. Idempotent."""
-        await self.kaos.aclose()
+        await self._posix.aclose()
         await self.transport.aclose()
         self.place.unlock()
 

@@ -124,6 +124,7 @@ class LocalTransport:
         self._sending = asyncio.Lock()
         self._closing = False
         self._lost = False
+        self._ending: asyncio.Task[str] | None = None
         self._sends: set[asyncio.Task[None]] = set()
         self._listener = asyncio.get_running_loop().create_task(self._listen())
 
@@ -144,18 +145,20 @@ class LocalTransport:
         """
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        with theirs:
+        with theirs, contextlib.ExitStack() as undo:
+            undo.callback(ours.close)
             server = await asyncio.create_subprocess_exec(
                 *wrapper, *spawner_command(), str(theirs.fileno()),
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                 env={}, pass_fds=[theirs.fileno()], start_new_session=True,
             )  # fmt: skip
+            undo.pop_all()
         transport = cls(server, ours, on_lost)
         try:
             await transport._send({"env": dict(environ)})
             await transport.run(["/bin/sh", "-c", ":"], cwd="/")
         except BaseException as error:
-            reason = await transport._abandon()
+            reason = await transport._end()
             if isinstance(error, ConnectionError):
                 raise OSError(reason or str(error)) from None
             raise
@@ -221,13 +224,16 @@ class LocalTransport:
 
     async def aclose(self) -> None:
         """Kill everything in the sandbox and end the spawner; idempotent."""
-        self._closing = True
-        self._control.close() if self._lost else self._control.shutdown(socket.SHUT_WR)
-        await self._abandon()
+        await self._end()
 
-    async def _abandon(self) -> str:
-        """Wait for the spawner's end, or enforce it; what it had to say on stderr."""
+    async def _end(self) -> str:
+        """End the spawner, once and even if a caller is cancelled; what it said on stderr."""
         self._closing = True
+        if self._ending is None:
+            self._ending = asyncio.get_running_loop().create_task(self._end_once())
+        return await asyncio.shield(self._ending)
+
+    async def _end_once(self) -> str:
         with contextlib.suppress(OSError):
             self._control.shutdown(socket.SHUT_WR)
         assert self._server.stderr is not None  # a pipe was asked for
