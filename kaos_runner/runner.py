@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 WORKSPACE_TIMEOUT = 3600.0
 ARTIFACTS_TIMEOUT = 600.0
+LEAVE_TIMEOUT = 15.0
 
 STATUS: dict[int, Status] = {
     ExitCode.OK: "succeeded",
@@ -119,6 +120,11 @@ class Run:
     async def _clean_up(self, sandbox: Sandbox) -> None:
         """End the hold on the sandbox; a signal does not cut this short."""
         with self.bus.phase("cleanup"):
+            if self.stage:
+                # A sandbox that cannot do this any more is about to say so itself.
+                with contextlib.suppress(KaosRunnerError, OSError, TimeoutError):
+                    async with asyncio.timeout(LEAVE_TIMEOUT):
+                        await self.stage.leave()
             await self.lease.end(sandbox, succeeded=self.succeeded)
 
     @property

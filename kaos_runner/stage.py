@@ -147,6 +147,11 @@ class Stage:
             )
         return [a.name for a in collected if a.required and not a.ok]
 
+    async def leave(self) -> None:
+        """Remove from the sandbox what was kept there to measure changes."""
+        if self.baseline:
+            await self.baseline.remove()
+
 
 def _kind(check: Check) -> str:
     if isinstance(check, FileCheck):
