@@ -83,8 +83,8 @@ class SpritesBackend:
         "network": Feature("honours", "by name (DNS); addresses are not filtered"),
         "cleanup": Feature(
             "honours",
-            "a created sprite is kept unless one asks: it sleeps when idle, and then its storage "
-            "is billed and its compute is not",
+            "by default a created sprite stays; idle, it sleeps, and its storage is billed but "
+            "not its compute; `sprite destroy -s NAME` deletes it",
         ),
         "backend.region": Feature("honours", _PASSED_ON),
         "backend.cpus": Feature("honours", _PASSED_ON),

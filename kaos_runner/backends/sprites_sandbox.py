@@ -69,9 +69,9 @@ class SpriteSandbox:
         await transport.aclose()
 
     async def suspend(self) -> bool:
-        """Leave it: it falls asleep by itself, and then only its storage is billed."""
+        """Leave it: with nothing running it falls asleep, and then only its storage is billed."""
         await self.detach()
-        return False
+        return True
 
     async def destroy(self) -> None:
         """Delete it."""

@@ -145,6 +145,9 @@ def _demand(check: Any) -> str:
 def _cleanup(plan: Plan) -> str:
     if plan.sandbox_id:
         return "the sandbox is left as it is: the run does not create it"
+    told = plan.backend.features.get("cleanup")
+    if plan.cleanup == "never" and told is not None:
+        return f"the sandbox is kept: {told.reason}"
     return {
         "always": "the sandbox is deleted",
         "on_success": "the sandbox is deleted after success, kept after a failure",
