@@ -77,6 +77,7 @@ class Presentation:
 
     def refuse(self, error: KaosRunnerError, run_id: str, environ: Mapping[str, str]) -> int:
         """Tell why nothing was started, and give the exit code."""
+        self._refuse_in_junit(error)
         problems = error.problems if isinstance(error, RecipeError | PrerequisiteError) else ()
         match self.output:
             case Output.TEXT:
@@ -114,6 +115,17 @@ class Presentation:
                 )
                 print(result.model_dump_json(by_alias=True, indent=2))
         return error.code
+
+    def _refuse_in_junit(self, error: KaosRunnerError) -> None:
+        """Let the report tell it too: a CI that reads only the report must not miss it."""
+        if self.junit is None:
+            return
+        from kaos_runner.sinks.junit import refusal, write_report
+
+        try:
+            write_report(self.junit, refusal(error.code, error.message))
+        except OSError as failure:
+            print(f"error: not all was written: {failure}", file=sys.stderr)
 
     def _stream(self, error: KaosRunnerError, run_id: str) -> None:
         """A stream of one record: the run's end."""

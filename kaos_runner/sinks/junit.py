@@ -89,6 +89,15 @@ def report(tally: Tally, seconds: dict[int, float]) -> ET.Element:
     return suites
 
 
+def refusal(exit_code: int, message: str) -> ET.Element:
+    """The document for a run that never began: one case, which is an error."""
+    refused = ev.RunFinished(
+        status="invalid", exit_code=exit_code, message=message, seconds=0, steps=0,
+        input_tokens=0, output_tokens=0,
+    )  # fmt: skip
+    return report(Tally(finished=refused), {})
+
+
 def write_report(file: Path, document: ET.Element) -> None:
     """Write the document so that a reader sees the old file or the whole new one.
 

@@ -48,7 +48,7 @@ class Narrator:
         self._announce = announce
         self._calls: dict[int, ev.ToolCall] = {}
         self._said: list[str] = []
-        self._saying: Literal["text", "think"] = "text"
+        self._saying = ("text", False)
         self._warned = False
 
     def lines(self, record: ev.Record) -> Iterator[Line]:
@@ -65,9 +65,9 @@ class Narrator:
 
     def _say(self, event: ev.Text | ev.Think) -> Iterator[Line]:
         """Collect the pieces of what the model says until something else happens."""
-        if event.type != self._saying:
+        if (event.type, event.subagent) != self._saying:
             yield from self._hush()
-            self._saying = event.type
+            self._saying = (event.type, event.subagent)
         if self._verbosity >= (NORMAL if event.type == "text" else VERBOSE):
             self._said.append(event.text)
 
@@ -75,7 +75,9 @@ class Narrator:
         text = visible("".join(self._said)).strip()
         self._said.clear()
         if text:
-            yield Line(self._saying, text, "plain" if self._saying == "text" else "dim")
+            kind, subagent = self._saying
+            tag = f"sub {kind}" if subagent else kind
+            yield Line(tag, text, "plain" if kind == "text" else "dim")
 
     def _tell_loud(self, event: ev.AnyEvent) -> Iterator[Line]:
         """What is told even when the user asked for quiet."""

@@ -66,15 +66,16 @@ class TranscriptWriter:
     def __init__(self) -> None:
         self._tally = Tally()
         self._said: list[str] = []
-        self._saying = "text"
+        self._saying = ("text", False)
 
     def text(self, record: ev.Record) -> str:
         """What this record adds to the page; a model's words come when they are whole."""
         event = record.event
         self._tally.add(record)
         if isinstance(event, ev.Text | ev.Think):
-            before = self._hush() if event.type != self._saying else ""
-            self._saying = event.type
+            saying = (event.type, event.subagent)
+            before = self._hush() if saying != self._saying else ""
+            self._saying = saying
             self._said.append(event.text)
             return before
         return self._hush() + self._section(event)
@@ -84,8 +85,9 @@ class TranscriptWriter:
         self._said.clear()
         if not said.strip():
             return ""
-        title = "Thinking" if self._saying == "think" else "Agent"
-        return f"**{title}**\n\n{fence(said)}\n"
+        kind, subagent = self._saying
+        title = "Thinking" if kind == "think" else "Agent"
+        return f"**{'Subagent: ' if subagent else ''}{title}**\n\n{fence(said)}\n"
 
     def _section(self, event: ev.AnyEvent) -> str:
         match event:

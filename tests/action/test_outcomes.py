@@ -71,9 +71,10 @@ def test_a_failed_check_points_at_the_recipe(job: Job) -> None:
 
 def test_an_invalid_recipe_is_annotated_at_its_line(job: Job) -> None:
     job.write("recipe.yaml", "version: 1\nname: test\nbackend: local\npromps: [Do it.]\n")
-    ended = job.run(recipe="recipe.yaml")
+    ended = job.run(recipe="recipe.yaml", args="--junit=junit.xml")
     assert_ended(ended, 2, "failure")
     assert "::error file=recipe.yaml,line=4,col=1" in ended.log
+    assert "<error " in (job.workspace / "junit.xml").read_text()
     assert ended.summary.startswith("## ❌ kaos-runner: wrong usage or an invalid recipe")
 
 

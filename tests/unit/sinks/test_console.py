@@ -263,3 +263,16 @@ def test_a_question_pauses_the_live_view(story: list[ev.Record]) -> None:
         assert before.endswith("\x1b[?25h\r\x1b[1A\x1b[2K\x1b[1A\x1b[2K")
     assert screen.getvalue().startswith(before + "\x1b[?25l")
     sink.close()
+
+
+def test_what_a_subagent_says_stays_apart(stamp: Stamp, started: ev.RunStarted) -> None:
+    said = [
+        ev.Text(text="I ask"),
+        ev.Text(text="look", subagent=True),
+        ev.Text(text="ing", subagent=True),
+        ev.Text(text=" a helper."),
+    ]
+    err, _ = told(stamp([started, *said, ev.StepStarted(step=2)]))
+    lines = err.splitlines()
+    place = lines.index("text      I ask")
+    assert lines[place + 1 : place + 3] == ["sub text  looking", "text      a helper."]

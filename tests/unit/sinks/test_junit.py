@@ -10,7 +10,7 @@ from junitparser import Error, Failure, JUnitXml, Skipped
 from lxml import etree  # type: ignore[import-untyped]
 
 from kaos_runner import events as ev
-from kaos_runner.sinks.junit import JunitSink
+from kaos_runner.sinks.junit import JunitSink, refusal, write_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -116,6 +116,14 @@ def test_hostile_text_stays_text(tmp_path: Path, hostile_story: list[ev.Record])
     assert (suite.tests, suite.failures, suite.errors) == (5, 3, 0)
     assert "]]> &" in etree.parse(file).findtext(".//system-out")
     assert "\u202e" not in file.read_text()
+
+
+def test_a_refusal(tmp_path: Path) -> None:
+    file = tmp_path / "junit.xml"
+    write_report(file, refusal(2, "recipe.yaml:3:1: unknown key"))
+    etree.XMLSchema(etree.parse(STRICT)).assertValid(etree.parse(file))
+    assert cases(file) == {"run": "error"}
+    assert "recipe.yaml:3:1: unknown key" in file.read_text()
 
 
 def test_nothing_is_written_for_a_run_that_never_began(tmp_path: Path) -> None:
