@@ -43,8 +43,8 @@ prompts:
       When you are done, write what you did to SUMMARY.md.
     checks:
       - {{file: SUMMARY.md}}
-    # - {{run: python3 -m unittest -q, name: tests}}
-    # - {{changed: "**/*.py"}}
+      # - {{run: python3 -m unittest -q, name: tests}}
+      # - {{changed: "**/*.py"}}
     retry: 1                            # a failing check goes back to the agent, once
 
 # What must hold in the end, and what comes home.

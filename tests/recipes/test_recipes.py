@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from kaos_runner.cli import run_command_line
 from kaos_runner.recipe.load import load
 from tests.recipes.regenerate import FAULTY, HERE, told
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 VALID = sorted(HERE.glob("valid/*.yaml"))
 

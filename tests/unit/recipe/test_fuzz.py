@@ -21,7 +21,8 @@ TEXTS = [path.read_bytes() for path in sorted(RECIPES.glob("*/*.yaml"))]
 FRAGMENTS = [
     b"{{", b"}}", b"{%", b"%}", b"{{ params.x }}", b"{{ prompts[0].output }}",
     b"{% for a in b %}", b": ", b"- ", b"\t", b"\n", b"\r", b"&a ", b"*a", b"!!", b"!x ", b"|",
-    b">", b"'", b'"', b"#", b"<<", b"[", b"]", b"{", b"}", b"---\n", b"...\n", b"? ", b"%YAML 1.1\n",
+    b">", b"'", b'"', b"#", b"<<", b"[", b"]", b"{", b"}", b"---\n", b"...\n", b"? ",
+    b"%YAML 1.1\n",
     b"\xff", b"\x00", b"\xef\xbb\xbf", "\u2028".encode(), "é".encode(), b"null", b"true",
     b"1e999", b"0x", b".nan", b"extends: x\n", b"backend: e2b\n", b"type: sprites",
     b"secrets: [A]\n", b"file: parts/title.md\n", b"9" * 400,
