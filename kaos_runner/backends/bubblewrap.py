@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,7 +54,19 @@ def wrapper(view: View, *, bwrap: str = "bwrap") -> list[str]:
     argv += [word for name in _ETC for word in ("--ro-bind-try", f"/etc/{name}", f"/etc/{name}")]
     for name in ("passwd", "group"):
         argv += ["--ro-bind", str(view.etc / name), f"/etc/{name}"]
-    argv += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
+    # Root may write to /proc/sys without any capability, and so to kernel.core_pattern.
+    argv += [
+        "--proc",
+        "/proc",
+        "--remount-ro",
+        "/proc",
+        "--dev",
+        "/dev",
+        "--tmpfs",
+        "/dev/shm",
+        "--remount-ro",
+        "/dev",
+    ]
     argv += ["--dir", "/run", "--bind", str(view.tmp), "/tmp", "--symlink", "/tmp", "/var/tmp"]
     argv += list(_interpreter())
     for path in (view.home, view.workdir):
@@ -163,10 +176,13 @@ async def _try(argv: Sequence[str]) -> str | None:
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             _, said = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        return "it does not come up"
+    except BaseException as error:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await asyncio.shield(process.communicate())
+        if isinstance(error, TimeoutError):
+            return "it does not come up"
+        raise
     if process.returncode == 0:
         return None
     return said.decode("utf-8", "replace").strip() or f"exit code {process.returncode}"
