@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from kaos_runner.errors import SandboxLostError
 from kaos_runner.kaos.boxlite_process import BoxliteProcess
-from kaos_runner.kaos.boxlite_relay import relayed
+from kaos_runner.kaos.boxlite_relay import How, relayed
 from kaos_runner.kaos.boxlite_sdk import CALL_SECONDS, call
 from kaos_runner.kaos.posix import Completed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from kaos_runner.kaos.boxlite_sdk import Box, Execution
 
@@ -61,12 +61,18 @@ class BoxliteTransport:
         Raises:
             ConnectionError: the box is gone, or bytes of the answer are.
         """
-        async with self._process(argv, cwd or "/", live=False, no_input=stdin is None) as process:
-            if stdin is not None:
-                process.stdin.write(stdin)
-                process.stdin.close()
-            stdout, stderr = await asyncio.gather(process.stdout.read(), process.stderr.read())
-            return Completed(await process.wait(), stdout, stderr)
+        how: How = "alone" if stdin is None else "input"
+        process = await self._launch(argv, cwd or "/", how)
+        try:
+            async with asyncio.TaskGroup() as group:
+                if stdin is not None:
+                    group.create_task(process.give(stdin))
+                stdout = group.create_task(process.stdout.read())
+                stderr = group.create_task(process.stderr.read())
+            return Completed(await process.wait(), stdout.result(), stderr.result())
+        except BaseException:
+            await process.kill_hard()
+            raise
 
     async def start(self, argv: Sequence[str], *, cwd: str) -> BoxliteProcess:
         """Start a process with streams.
@@ -76,7 +82,7 @@ class BoxliteTransport:
             PermissionError: the program may not be executed.
             ConnectionError: the box is gone.
         """
-        process = await self._launch(argv, cwd, live=True, no_input=False)
+        process = await self._launch(argv, cwd, "live")
         try:
             mark = await process.began() or ""
         except asyncio.CancelledError:
@@ -94,33 +100,20 @@ class BoxliteTransport:
             with suppress(asyncio.CancelledError):
                 await self._watching
 
-    @asynccontextmanager
-    async def _process(
-        self, argv: Sequence[str], cwd: str, *, live: bool, no_input: bool
-    ) -> AsyncIterator[BoxliteProcess]:
-        process = await self._launch(argv, cwd, live=live, no_input=no_input)
-        try:
-            yield process
-        except BaseException:
-            await process.kill_hard()
-            raise
-
-    async def _launch(
-        self, argv: Sequence[str], cwd: str, *, live: bool, no_input: bool
-    ) -> BoxliteProcess:
+    async def _launch(self, argv: Sequence[str], cwd: str, how: How) -> BoxliteProcess:
         """Start the relay; a start that is cancelled on its way is seen through and killed."""
         if self._lost is not None:
             raise self._lost
-        args = relayed(list(argv), cwd, live=live, no_input=no_input)
+        args = relayed(list(argv), cwd, how)
         starting = asyncio.ensure_future(self._exec(args))
         try:
             execution = await asyncio.shield(starting)
         except asyncio.CancelledError:
             await asyncio.wait([starting], timeout=CALL_SECONDS)
             if starting.done() and not starting.cancelled() and not starting.exception():
-                await self._adopt(starting.result(), live).kill_hard()
+                await self._adopt(starting.result()).kill_hard()
             raise
-        return self._adopt(execution, live)
+        return self._adopt(execution)
 
     async def _exec(self, args: list[str]) -> Execution:
         try:
@@ -136,8 +129,8 @@ class BoxliteTransport:
         self._hear()
         return execution
 
-    def _adopt(self, execution: Execution, live: bool) -> BoxliteProcess:
-        process = BoxliteProcess(execution, self._tell, self._hear, paced=live)
+    def _adopt(self, execution: Execution) -> BoxliteProcess:
+        process = BoxliteProcess(execution, self._tell, self._hear)
         self._live.add(process)
         process.ended.add_done_callback(lambda _: self._live.discard(process))
         if self._lost is not None:

@@ -41,7 +41,7 @@ class BoxliteProcess:
     """One command; it implements `kaos.KaosProcess`.
 
     `tell` runs a shell script in the box, whatever becomes of it; `heard` is called at every sign
-    of life. `paced` waits for the relay's word before more input.
+    of life.
     """
 
     def __init__(
@@ -49,8 +49,6 @@ class BoxliteProcess:
         execution: Execution,
         tell: Callable[[str], Awaitable[None]],
         heard: Callable[[], None],
-        *,
-        paced: bool,
     ) -> None:
         self._execution = execution
         self._tell = tell
@@ -61,11 +59,10 @@ class BoxliteProcess:
         self._exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._killed = False
         self._input = execution.stdin()
-        self._writer = ByteWriter(self._send, self._close_input)
+        self._writer = ByteWriter(self._send, self._send_end)
         self.stdin: AsyncWritable = self._writer
-        self._paced = paced
-        self._input_closed = False
-        self._input_ending: asyncio.Task[None] | None = None
+        self._writer_ended = False
+        self._dismissal: asyncio.Task[None] | None = None
         self._window = asyncio.Semaphore(INPUT_WINDOW)
         self._outputs = (_Output(tell), _Output(tell))
         self.stdout: AsyncReadable = self._outputs[0].reader
@@ -112,6 +109,8 @@ class BoxliteProcess:
 
     async def kill(self) -> None:
         """Kill it with all that it started; no effect once all of it has ended."""
+        if self._complete:
+            return
         self._killed = self._killed or not self._exit.done()
         await asyncio.wait(
             [self._spoke, self.ended],
@@ -146,22 +145,22 @@ class BoxliteProcess:
         self._writer.abort(error)
         self._window.release()
 
+    async def give(self, data: bytes) -> None:
+        """All the input of a command that is not live."""
+        await self._input.send_input(b"%d\n" % len(data))
+        for start in range(0, len(data), INPUT_PIECE):
+            await self._input.send_input(data[start : start + INPUT_PIECE])
+
     async def _send(self, chunk: bytes) -> None:
         for start in range(0, len(chunk), INPUT_PIECE):
             piece = chunk[start : start + INPUT_PIECE]
-            if self._paced:
-                await self._window.acquire()
-                piece = b"%d\n%b" % (len(piece), piece)
-            if self._input_ending is not None:
+            await self._window.acquire()
+            if self._writer_ended:
                 return
-            await self._input.send_input(piece)
+            await self._input.send_input(b"%d\n%b" % (len(piece), piece))
 
-    async def _close_input(self) -> None:
-        """End the input: twice is once."""
-        if not self._input_closed:
-            self._input_closed = True
-            with contextlib.suppress(RuntimeError):
-                await self._input.close()
+    async def _send_end(self) -> None:
+        await self._input.send_input(b"0\n")
 
     async def _pump(self, frames: AsyncIterator[str], output: _Output) -> None:
         decoder = Decoder(lambda name, number: self._marked(output, name, number))
@@ -193,6 +192,8 @@ class BoxliteProcess:
             told = self._spoke if name == "r" else self._began
             if not told.done():
                 told.set_result(None)
+        if self._complete and self._dismissal is None:
+            self._dismissal = asyncio.create_task(self._dismiss())
 
     def _set_exit(self, code: int) -> None:
         if not self._exit.done():
@@ -200,17 +201,26 @@ class BoxliteProcess:
             self._end_input()
 
     def _end_input(self) -> None:
-        """Nobody reads any more: the relay, which still does, is to end."""
+        """Nobody reads any more."""
+        self._writer_ended = True
         self._writer.abort()
-        if self._input_ending is None:
-            self._input_ending = asyncio.create_task(self._close_input())
         self._window.release()
+
+    @property
+    def _complete(self) -> bool:
+        """Whether everything has arrived."""
+        return self._exit.done() and all(output.ended for output in self._outputs)
+
+    async def _dismiss(self) -> None:
+        """Let the relay end, which waits for this."""
+        with contextlib.suppress(RuntimeError):
+            await self._input.close()
 
     async def _end(self) -> None:
         """See both streams end, and take the SDK's word where the relay gave none."""
         await asyncio.gather(*self._pumps, return_exceptions=True)
-        if self._input_ending is not None:
-            await self._input_ending
+        if self._dismissal is not None:
+            await self._dismissal
         if self._exit.done():
             return
         try:

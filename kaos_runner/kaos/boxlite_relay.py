@@ -9,7 +9,7 @@ output as base64, in ASCII only:
 - `<p12>` the command's process id, its group's too; `<e12>` the process that sends this stream;
 - `<x3>` the exit code, at once, whoever still holds the pipes;
 - `<z>` the end of the stream, with nothing missing;
-- `<i>` a piece of input has reached the command, `<b>` there is or will be no more;
+- `<i>` a piece of input has reached the command, `<b>` it does not read any more;
 - `<n>` there is no such program, `<f>` it may not be executed, `<d>` there is no such directory.
 
 A mark is written in one piece but may stand within a chunk: another process writes that.
@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import binascii
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -35,27 +35,36 @@ do printf ';'; done
 printf '<z>'
 }
 """
+_WHOLE = r"""enc() { base64; printf '<z>'; }
+"""
+
+# Each way of input ends by waiting for the end of the relay's own, which comes when everything has
+# arrived: the SDK now and then drops output that reaches it together with the news of the exit.
+_NO_INPUT = r"""inp() { exec >/dev/null; read -r n; }
+"""
+_ALL_INPUT = r"""inp() { read -r n; head -c "$n"; exec >/dev/null; cat; }
+"""
 # The SDK does not read while it cannot write: input that piles up would block output for good. So
-# input comes in pieces, each behind a line with its length, and each is confirmed.
-_LIVE += r"""inp() {
+# it comes in pieces, each behind a line with its length, 0 for the end, and each is confirmed.
+_LIVE_INPUT = r"""inp() {
 while read -r n; do
+if [ "$n" = 0 ]; then exec >/dev/null; continue; fi
 dd bs="$n" count=1 iflag=fullblock 2>/dev/null || {
 [ $? = 1 ] && dd bs=1 count="$n" 2>/dev/null; } || break
 printf '<i>' >&4
 done
 printf '<b>' >&4
+exec >/dev/null; cat
 }
-"""
-_WHOLE = r"""enc() { base64; printf '<z>'; }
 """
 
 # $1 the program below, $2 the working directory, then the command
 _RELAY = r"""printf '<r%s>' "$$" >&2
 exec 3>&1 4>&2
-cd -- "$2" 2>/dev/null || { printf '<d>' >&4; exit 127; }
+cd -- "$2" 2>/dev/null || { printf '<z>'; printf '<d><x127><z>' >&2; cat >/dev/null; exit; }
 k=$1; shift 2
 cmd() { setsid sh -c "$k" sh "$@" 2>&5 3>&- 5>&-; printf '<x%d>' "$?" >&4; }
-{ INPUT cmd "$@" | enc >&3 4>&- 5>&-; } 5>&1 | enc >&4
+inp 3>&- | { { cmd "$@" | enc >&3 4>&- 5>&-; } 5>&1 | enc >&4 3>&-; }
 """
 
 _COMMAND = r"""unset OLDPWD
@@ -68,9 +77,9 @@ printf '<p%s>' "$$" >&4
 exec "$@" 4>&-
 """
 
-# A process belongs to the tree when its parent, group or session does; what is born meanwhile is
-# found in the second round.
-_KILL = r"""for round in 1 2; do
+# A process belongs to the tree when its parent, group or session does. It is stopped when it is
+# found, so that it starts nothing more; once no further one is found, all are killed.
+_KILL = r"""kill -STOP "$1" 2>/dev/null
 s=" $1 " more=1
 while [ "$more" ]; do
 more=
@@ -78,25 +87,29 @@ for f in /proc/[0-9]*/stat; do
 { read -r line <"$f"; } 2>/dev/null || continue
 p=${line%% *}; set -- ${line##*) }
 case $s in *" $p "*) continue;; esac
-case $s in *" $2 "*|*" $3 "*|*" $4 "*) s="$s$p " more=1;; esac
+case $s in *" $2 "*|*" $3 "*|*" $4 "*) kill -STOP "$p"; s="$s$p " more=1;; esac
 done; done
 set -- $s
-kill -KILL "-$1" "$@" 2>/dev/null
-done; :
+kill -KILL "$@" 2>/dev/null; :
 """
+
+type How = Literal["live", "input", "alone"]
 
 _MARK = re.compile(r"<([a-z])(\d*)>")
 
 
-def relayed(argv: list[str], cwd: str, *, live: bool, no_input: bool) -> list[str]:
+def relayed(argv: list[str], cwd: str, how: How) -> list[str]:
     """The arguments of `sh` that run `argv` in `cwd` behind the relay.
 
-    `live` sends output as it comes, at the price of three processes a chunk; otherwise a stream is
-    sent whole.
+    `live` streams, at the price of three processes for a chunk; otherwise a stream is sent whole:
+    `input` takes one, `alone` takes none.
     """
-    script = (_LIVE if live else _WHOLE) + ("exec </dev/null\n" if no_input else "")
-    script += _RELAY.replace("INPUT", "{ inp 3>&- 5>&-; } |" if live else "")
-    return ["-c", script, "relay", _COMMAND, cwd, *argv]
+    ways = {
+        "live": _LIVE + _LIVE_INPUT,
+        "input": _WHOLE + _ALL_INPUT,
+        "alone": _WHOLE + _NO_INPUT,
+    }
+    return ["-c", ways[how] + _RELAY, "relay", _COMMAND, cwd, *argv]
 
 
 def kill_tree(pid: int) -> str:

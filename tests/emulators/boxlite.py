@@ -59,8 +59,8 @@ class Emulator:
     faults: list[Fault] = field(default_factory=list)
     requests: Counter[str] = field(default_factory=Counter)
     """How often each `METHOD route` was called, such as `POST /boxes`."""
-    seen: list[tuple[str, str, object]] = field(default_factory=list)
-    """Every answer with a JSON body: route, status, body; for checks against a description."""
+    answers: list[tuple[str, int, object]] = field(default_factory=list)
+    """Every answer: route, status, JSON body or None; for checks against a description."""
     bodies: list[tuple[str, object]] = field(default_factory=list)
     """Every JSON request body with its route."""
     boxes: dict[str, Box] = field(default_factory=dict)
@@ -87,6 +87,11 @@ class Emulator:
         site = web.TCPSite(self._runner, "127.0.0.1", self.port)
         await site.start()
         self.port = self._runner.addresses[0][1]
+
+    def routes(self) -> list[web.AbstractRoute]:
+        """Everything that is served."""
+        assert self._runner is not None
+        return list(self._runner.app.router.routes())
 
     async def close(self) -> None:
         """End every box and the server, and delete all files."""
@@ -151,7 +156,9 @@ class Emulator:
         """What stands before every route: counting, latency, faults, the key."""
         resource = request.match_info.route.resource
         canonical = resource.canonical if resource else request.path
-        route = canonical.replace("/v1", "", 1).replace(f"/{self.prefix}", "", 1)
+        route = canonical.removeprefix("/v1")
+        if self.prefix:
+            route = route.removeprefix(f"/{self.prefix}")
         self.requests[f"{request.method} {route}"] += 1
         if self.latency:
             await asyncio.sleep(self.latency)
@@ -167,9 +174,10 @@ class Emulator:
             response = await handler(request)
         except Refused as refused:
             response = refused.response
+        body = None
         if isinstance(response, web.Response) and response.content_type == "application/json":
             body = json.loads(response.text or "null")
-            self.seen.append((f"{request.method} {route}", str(response.status), body))
+        self.answers.append((f"{request.method} {route}", response.status, body))
         return response
 
     async def _fail(self, request: web.Request) -> web.StreamResponse | None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Userland = Literal["gnu", "busybox"]
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # A shell as process 1 collects orphans and survives `kill -9 -1`, as the init of a micro-VM does.
+# When its child is stopped, nsenter stops itself, and continues both: it gets one that never is.
+SHIM = 'setsid "$@"; exit $?'
 INIT = "while :; do sleep 3600 & wait $!; done"
 
 
@@ -162,7 +164,7 @@ class Box:
         where = cwd or str(self.spec.get("working_dir") or "/")
         return await asyncio.create_subprocess_exec(
             *self._enter(where),
-            "setsid",
+            *("sh", "-c", SHIM, "sh"),
             *argv,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -38,16 +38,13 @@ class Execution:
 
     def signal(self, number: int) -> None:
         """Send a signal to the command, or to `nsenter` while that has no child yet."""
-        for pid in self._children() or [self.process.pid]:
+        for pid in self._command() or [self.process.pid]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
-    def _children(self) -> list[int]:
-        pid = self.process.pid
-        with contextlib.suppress(OSError):
-            children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-            return [int(child) for child in children.split()]
-        return []
+    def _command(self) -> list[int]:
+        """The command: the child of the shim that is the child of `nsenter`."""
+        return [pid for shim in _children(self.process.pid) for pid in _children(shim) or [shim]]
 
     def kill(self) -> None:
         """End the command with SIGKILL."""
@@ -139,6 +136,13 @@ class Execution:
                 self.signal(number)
             else:
                 await socket.send_json({"type": "error", "message": f"signal {number} refused"})
+
+
+def _children(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        return [int(child) for child in children.split()]
+    return []
 
 
 async def _ping(socket: web.WebSocketResponse) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import re
 import secrets
 import shutil
@@ -80,28 +81,29 @@ class Routes:
         """Register every route, box-scoped ones behind the prefix."""
         prefix = f"/v1/{self.emulator.prefix}" if self.emulator.prefix else "/v1"
         box, execution = "/boxes/{box}", "/boxes/{box}/executions/{execution}"
-        router.add_get("/v1/config", self.config)
-        router.add_get("/v1/me", self.me)
-        router.add_get(f"{prefix}/metrics", self.runtime_metrics)
+        get = functools.partial(router.add_get, allow_head=False)
+        get("/v1/config", self.config)
+        get("/v1/me", self.me)
+        get(f"{prefix}/metrics", self.runtime_metrics)
         router.add_post(f"{prefix}/boxes", self.create)
-        router.add_get(f"{prefix}/boxes", self.list_boxes)
-        router.add_get(f"{prefix}{box}", self.get, allow_head=False)
+        get(f"{prefix}/boxes", self.list_boxes)
+        get(f"{prefix}{box}", self.get)
         router.add_head(f"{prefix}{box}", self.exists)
         router.add_delete(f"{prefix}{box}", self.remove)
         router.add_post(f"{prefix}{box}/start", self.start)
         router.add_post(f"{prefix}{box}/stop", self.stop)
-        router.add_get(f"{prefix}{box}/metrics", self.metrics)
+        get(f"{prefix}{box}/metrics", self.metrics)
         router.add_put(f"{prefix}{box}/files", self.upload)
-        router.add_get(f"{prefix}{box}/files", self.download)
+        get(f"{prefix}{box}/files", self.download)
         router.add_post(f"{prefix}{box}/snapshots", self.snapshot)
-        router.add_get(f"{prefix}{box}/snapshots", self.list_snapshots)
-        router.add_get(f"{prefix}{box}/snapshots/{{name}}", self.get_snapshot)
+        get(f"{prefix}{box}/snapshots", self.list_snapshots)
+        get(f"{prefix}{box}/snapshots/{{name}}", self.get_snapshot)
         router.add_delete(f"{prefix}{box}/snapshots/{{name}}", self.remove_snapshot)
         router.add_post(f"{prefix}{box}/snapshots/{{name}}/restore", self.restore)
         router.add_post(f"{prefix}{box}/exec", self.execute)
-        router.add_get(f"{prefix}{execution}", self.execution, allow_head=False)
+        get(f"{prefix}{execution}", self.execution)
         router.add_delete(f"{prefix}{execution}", self.kill)
-        router.add_get(f"{prefix}{execution}/attach", self.attach, allow_head=False)
+        get(f"{prefix}{execution}/attach", self.attach)
         router.add_post(f"{prefix}{execution}/signal", self.signal)
         router.add_post(f"{prefix}{execution}/resize", self.resize)
 
