@@ -17,7 +17,7 @@ from kaos_runner.kaos.e2b_errors import KEY_HINT
 from kaos_runner.recipe.model import BackendConfig, Duration
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Mapping
+    from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 
     from e2b import AsyncSandbox, SandboxInfo
 
@@ -62,7 +62,7 @@ class E2bBackend:
         "network.deny": Feature("honours", "addresses and networks only: E2B denies no names"),
         "cleanup": Feature("honours", "what is kept is paused, which is not billed as running"),
     }
-    environ: ClassVar[tuple[str, ...]] = (
+    environ: ClassVar[Sequence[str]] = (
         "E2B_API_KEY",
         "E2B_SANDBOX_ID",
         "E2B_DOMAIN",
@@ -249,8 +249,8 @@ def _may_have_made_one(creating: asyncio.Future[AsyncSandbox]) -> bool:
 
     if creating.cancelled():
         return True
-    error = creating.exception()
-    return error is not None and isinstance(error.__cause__, httpx.TransportError)
+    cause = getattr(creating.exception(), "__cause__", None)
+    return isinstance(cause, httpx.TransportError) and not isinstance(cause, httpx.ConnectError)
 
 
 async def _finished(work: Coroutine[object, object, None]) -> BaseException | None:

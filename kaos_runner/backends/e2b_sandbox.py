@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from e2b import AsyncSandbox
+    from kaos import Kaos
 
     from kaos_runner.backends.e2b_service import E2bService
     from kaos_runner.kaos.e2b import E2bTransport
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 class E2bSandbox:
     """A sandbox that was created here, or one that was there before."""
-
-    isolation = None
 
     def __init__(
         self,
@@ -34,7 +33,9 @@ class E2bSandbox:
         created: bool,
     ) -> None:
         self.id = sandbox.sandbox_id
-        self.kaos = kaos
+        self.kaos: Kaos = kaos
+        self.isolation: str | None = None
+        self._kaos = kaos
         self._service, self._sandbox, self._transport = service, sandbox, transport
         self._timeout = timeout
         self._created = created
@@ -66,7 +67,7 @@ class E2bSandbox:
     async def detach(self) -> None:
         """Kill what was started here, and let go."""
         with contextlib.suppress(OSError):
-            await self.kaos.aclose()
+            await self._kaos.aclose()
         await self._transport.aclose()
 
     async def suspend(self) -> bool:

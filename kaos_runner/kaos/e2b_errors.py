@@ -74,15 +74,17 @@ def api_error(error: Exception, doing: str, *, template: str | None = None) -> K
 
 
 def transient(error: BaseException) -> bool:
-    """Whether the same call may well succeed a moment later."""
+    """Whether the same call may well succeed a moment later.
+
+    Not where nothing could be reached: the SDK itself has tried that three times.
+    """
     import e2b
     import httpx
 
     if isinstance(error, (e2b.RateLimitException, e2b.ServiceBusyException)):
         return True
     if isinstance(error, httpx.TransportError):
-        text = _URL.sub("", str(error)).lower()
-        return not any(sign in text for signs in _NETWORK for sign in signs)
+        return not isinstance(error, httpx.ConnectError)
     return _status(error) in {502, 504}
 
 

@@ -13,7 +13,8 @@ import pytest
 from kaos_runner.backends.base import Labels, SandboxRequest
 from kaos_runner.backends.e2b import E2bBackend, E2bConfig
 from kaos_runner.recipe.model import Prompt, Recipe
-from kaos_runner.testing import KaosConformance
+from kaos_runner.testing import BackendConformance, KaosConformance
+from kaos_runner.testing.backend_suite import World
 from tests.debian import need
 from tests.emulators.e2b import running
 from tests.emulators.e2b_box import missing_packages
@@ -86,6 +87,33 @@ class TestLiveE2bKaos(_InOneSandbox):
         cls._create(dict(os.environ))
         yield
         asyncio.run(_destroy(cls.environ, cls.sandbox_id))
+
+
+class TestE2bBackend(BackendConformance):
+    """The backend over the emulator; each case has an account of its own."""
+
+    @asynccontextmanager
+    async def world(self) -> AsyncIterator[World]:
+        """An account without sandboxes, where nothing is left afterwards."""
+        need(missing_packages())
+        with running() as emulator:
+            yield World(E2bBackend(), request_of(emulator.environ()))
+            assert not emulator.fleet.sandboxes
+
+
+@pytest.mark.live
+class TestLiveE2bBackend(BackendConformance):
+    """The backend over the service; the account must hold no sandbox of ours."""
+
+    turns: ClassVar[int] = 0
+    pauses: ClassVar[tuple[float, ...]] = (0.1, 0.5, 2.0)
+
+    @asynccontextmanager
+    async def world(self) -> AsyncIterator[World]:
+        """The account of the key in the environment."""
+        if not os.environ.get("E2B_API_KEY"):
+            pytest.skip("E2B_API_KEY is not set")
+        yield World(E2bBackend(), request_of(dict(os.environ)))
 
 
 async def _destroy(environ: Mapping[str, str], sandbox_id: str) -> None:

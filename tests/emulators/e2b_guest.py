@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.emulators import e2b_guest_files as files
@@ -29,8 +30,9 @@ PROCESSES: dict[int, Process] = {}
 def main(path: str) -> None:
     """Serve one thread per connection until the sandbox is killed."""
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind(path)
+        server.bind(f"{path}.new")
         server.listen(128)
+        Path(f"{path}.new").rename(path)  # who sees it can connect
         while True:
             link, _ = server.accept()
             threading.Thread(target=_serve, args=(link,), daemon=True).start()
@@ -69,7 +71,7 @@ def _answer(link: socket.socket, header: Header, payload: bytes) -> None:
 def _simple(header: Header, payload: bytes) -> Header:
     match header["op"]:
         case "list":
-            running = [p for p in PROCESSES.values() if not p.over.is_set()]
+            running = [p for p in list(PROCESSES.values()) if not p.over.is_set()]
             return {"processes": [{"pid": p.pid, **p.request} for p in running]}
         case "input":
             _process(header).write(payload)
@@ -110,7 +112,7 @@ def _filesystem(header: Header) -> Header:
 
 
 def _process(header: Header) -> Process:
-    for process in PROCESSES.values():
+    for process in list(PROCESSES.values()):
         if header.get("pid", process.pid) == process.pid and _tagged(process, header.get("tag")):
             return process
     raise Refusal(codes.NOT_FOUND, f"process with pid {header.get('pid')} not found")
