@@ -18,7 +18,18 @@ if TYPE_CHECKING:
 
     import typer
 
-VERBS = ("run", "validate", "explain", "render", "doctor", "init", "schema", "runs", "show")
+VERBS = (
+    "run",
+    "validate",
+    "explain",
+    "render",
+    "doctor",
+    "init",
+    "schema",
+    "runs",
+    "show",
+    "report",
+)
 
 
 def run_command_line(arguments: Sequence[str]) -> int:

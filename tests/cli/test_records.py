@@ -100,6 +100,16 @@ def test_show_without_events(folder: Path, cli: CommandLine) -> None:
     assert out == f"{FINISHED}: failed (exit code 1)\ncheck failed: file PLAN.md\n"
 
 
+def test_report(folder: Path, cli: CommandLine) -> None:
+    (folder / "runs" / FINISHED / "artifacts" / "change.patch").write_text("+a new line\n")
+    code, out, _ = run(cli, folder, "report", FINISHED)
+    file = folder / "runs" / FINISHED / "report.html"
+    assert (code, out) == (0, f"{file}\n")
+    assert "+a new line" in file.read_text()
+    _, out, _ = run(cli, folder, "report", FINISHED, "--to", "-")
+    assert out == file.read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -107,6 +117,8 @@ def test_show_without_events(folder: Path, cli: CommandLine) -> None:
         (["show", "2026"], "3 recorded runs below"),
         (["show", "last"], "has no readable result.json"),
         (["show", FINISHED, "--output", "github"], "`show` does not speak github"),
+        (["report", "last"], "has no events"),
+        (["report", FINISHED, "--to", "/nowhere/x.html"], "cannot write /nowhere/x.html"),
         (["runs", "--output", "github"], "`runs` does not speak github"),
     ],
 )
