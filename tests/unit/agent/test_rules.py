@@ -153,7 +153,7 @@ def test_what_no_rule_matches_is_allowed() -> None:
 
 def test_a_result_is_masked_before_anyone_sees_it(desk: Desk) -> None:
     secret = "hunter22secret"
-    (desk.root / "s.txt").write_text(f"a {secret} b\n" + "x" * 1990 + secret + "\n")
+    (desk.root / "s.txt").write_text(f"a {secret} b\n" + "x" * 1975 + secret + "y" * 99 + "\n")
     calls = (
         call("Shell", command="cat s.txt; exit 3"),
         call("ReadFile", path="s.txt"),

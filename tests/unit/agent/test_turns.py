@@ -56,14 +56,19 @@ def test_calls_with_one_id_are_told_apart(desk: Desk) -> None:
     assert desk.results() == {1: (True, "a\n"), 2: (True, "b\n"), 3: (True, "c\n")}
 
 
-def test_two_edits_of_one_file_in_one_step_are_both_kept(desk: Desk) -> None:
-    (desk.root / "a.txt").write_text("one two\n")
-    calls = (
-        call("StrReplaceFile", path="a.txt", edit={"old": "one", "new": "1"}),
-        call("StrReplaceFile", path=f"{desk.root}/./a.txt", edit={"old": "two", "new": "2"}),
+def test_edits_of_one_file_in_one_step_are_all_kept(desk: Desk) -> None:
+    words = [f"word{n}." for n in range(12)]
+    (desk.root / "a.txt").write_text(" ".join(words))
+    calls = tuple(
+        call(
+            "StrReplaceFile",
+            path=f"{desk.root}/./a.txt" if n % 2 else "a.txt",
+            edit={"old": word, "new": f"new{n}"},
+        )
+        for n, word in enumerate(words)
     )
     take(desk, [Reply(calls=calls), Reply(text="done")], "go")
-    assert (desk.root / "a.txt").read_text() == "1 2\n"
+    assert (desk.root / "a.txt").read_text() == " ".join(f"new{n}" for n in range(12))
 
 
 def test_a_subagent_works_in_the_same_sandbox(desk: Desk) -> None:
