@@ -106,7 +106,7 @@ class Checker:
     def _negated(self, schema: Schema, node: Node, path: Path, found: Checked) -> bool:
         wrong = self._accepts(schema["not"], node)
         if wrong:
-            message = schema.get("x-problem", "this is not allowed here")
+            message = "this is not allowed here"
             found.problems.append(problem_at(node, message, path=path, hint="remove it"))
         return not wrong
 

@@ -56,7 +56,12 @@ type HostVariable = Annotated[
     Field(
         pattern=VARIABLE_PATTERN,
         description="The name of a host variable, never its value.",
-        json_schema_extra=LITERAL | {"title": "Host variable", "examples": ["MY_TOKEN"]},
+        json_schema_extra=LITERAL
+        | {
+            "title": "Host variable",
+            "examples": ["MY_TOKEN"],
+            "patternErrorMessage": "name a host variable, such as MY_TOKEN",
+        },
     ),
 ]
 type Variable = Annotated[
@@ -72,7 +77,12 @@ type Id = Annotated[
     Field(
         pattern=ID_PATTERN,
         description="Lower-case letters, digits and `_`; begins with a letter.",
-        json_schema_extra=LITERAL | {"title": "Id", "examples": ["apply"]},
+        json_schema_extra=LITERAL
+        | {
+            "title": "Id",
+            "examples": ["apply"],
+            "patternErrorMessage": "write lower-case letters, digits and _, a letter first",
+        },
     ),
 ]
 type Text = Annotated[str, Field(min_length=1)]
@@ -97,6 +107,8 @@ class BackendConfig(Frozen):
 
 class Param(Frozen):
     """A typed input of the recipe."""
+
+    model_config = ConfigDict(json_schema_extra=LITERAL)
 
     type: Literal["string", "integer", "number", "boolean", "list"] = "string"
     """What the value must be. Text from the command line is read as this type."""

@@ -153,7 +153,7 @@ class _Writer:
             target = self.definitions[name]
             if name == "Expression":
                 return ""
-            return _link(name, target) if "properties" in target else self._type_of(name, target)
+            return _link(name, target) if "properties" in target else self._type(target)
         if "x-one-of" in part:
             return " or ".join(self._type(branch["then"]) for branch in part["allOf"])
         if "anyOf" in part:
@@ -161,12 +161,9 @@ class _Writer:
             return " or ".join(dict.fromkeys(kind for kind in kinds if kind))
         return self._plain(part)
 
-    def _type_of(self, name: str, target: Schema) -> str:
-        if name in ("Duration", "Size", "Count"):
-            return name.lower()
-        return self._plain(target) if "type" in target else self._type(target)
-
     def _plain(self, part: Schema) -> str:
+        if part.get("title") in ("Duration", "Size", "Count"):
+            return str(part["title"]).lower()
         if "enum" in part:
             return " \\| ".join(f"`{value}`" for value in part["enum"])
         if "const" in part:

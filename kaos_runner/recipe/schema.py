@@ -8,7 +8,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kaos_runner.recipe.quantities import write_duration, write_size
+from kaos_runner.recipe.quantities import (
+    COUNT_PATTERN,
+    DURATION_PATTERN,
+    SIZE_PATTERN,
+    write_duration,
+    write_size,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +28,6 @@ EXPRESSION = {
     "description": "One whole template expression, whose value keeps its type.",
     "type": "string",
     "pattern": r"^\s*\{\{[\s\S]*\}\}\s*$",
-    "examples": ["{{ params.depth }}"],
 }
 EXTENDS = {
     "title": "Extends",
@@ -71,7 +76,7 @@ def recipe_schema(backends: Mapping[str, Any]) -> Schema:
     for name, backend in backends.items():
         definitions |= _backend_definitions(name, backend)
     used: Schema = {"Expression": EXPRESSION}
-    used |= {name: _definition(part, name in _UNITS) for name, part in definitions.items()}
+    used |= {name: _definition(part) for name, part in definitions.items() if name not in _UNITS}
     body = _definition(raw)
     return _ordered(body, used, backends)
 
@@ -148,12 +153,9 @@ def _backend_definitions(name: str, backend: Any) -> Schema:
 def _backend_property(raw: Schema, backends: Mapping[str, Any]) -> Schema:
     names = list(backends)
     name = {"type": "string", "enum": names, "x-literal": True}
-    own: Schema = {}
-    for backend in backends.values():
-        own |= {key: {} for key in _field_names(backend.config) if key != "type"}
     mapping = {
         "type": "object",
-        "properties": {"type": {**name, "description": "The backend's name."}, **own},
+        "properties": {"type": {**name, "description": "The backend's name."}},
         "required": ["type"],
         "allOf": [
             {
@@ -171,10 +173,6 @@ def _backend_property(raw: Schema, backends: Mapping[str, Any]) -> Schema:
     }
 
 
-def _field_names(config: Any) -> list[str]:
-    return [field.alias or name for name, field in config.model_fields.items()]
-
-
 def _per_backend(name: str, backend: Any) -> Schema:
     """What a recipe may not say at the top when it runs on this backend."""
     is_this = {
@@ -188,16 +186,16 @@ def _per_backend(name: str, backend: Any) -> Schema:
         told = backend.features.get("image")
         problem = f"the backend `{name}` has no image"
         problem += f": {told.reason}" if told and told.reason else ""
-        refused["image"] = {"not": {}, "x-problem": problem, "description": f"{problem}."}
+        refused["image"] = {"type": "null", "errorMessage": problem}
     return {
         "if": {"properties": {"backend": is_this}, "required": ["backend"]},
         "then": {"properties": refused},
     }
 
 
-def _definition(part: Schema, closed: bool = False) -> Schema:
+def _definition(part: Schema) -> Schema:
     """One type's schema: free keys allowed, typed leaves open for expressions."""
-    part = _tidy(deepcopy(part), literal=closed)
+    part = _tidy(deepcopy(part))
     if part.get("additionalProperties") is False:
         part["patternProperties"] = {**part.get("patternProperties", {}), **FREE_KEYS}
     return part
@@ -270,7 +268,6 @@ def _union(part: Schema) -> Schema:
     keys = [_TAGS[name] for name in tagged]
     union = {
         "type": "object",
-        "properties": {key: {} for key in keys},
         "anyOf": [{"required": [key]} for key in keys],
         "allOf": [
             {"if": {"required": [key]}, "then": {"$ref": f"#/$defs/{name}"}}
@@ -285,7 +282,7 @@ def _union(part: Schema) -> Schema:
 
 _TYPED = {"integer", "number", "boolean"}
 _UNITS = {"Duration", "Size", "Count"}
-"""Types that are opened for expressions where they are used."""
+"""Types that are written out, and opened for expressions, where they are used."""
 
 
 def _open_for_expression(part: Schema) -> Schema:
@@ -303,7 +300,49 @@ def _open_for_expression(part: Schema) -> Schema:
     notes = {"title", "description", "examples", "default", "deprecated"}
     outside = {key: value for key, value in part.items() if key in notes}
     inside = {key: value for key, value in part.items() if key not in notes}
+    if named:
+        # Written out, so that an editor shows the field's own words, not those of the unit.
+        unit = deepcopy(units()[part["$ref"].rpartition("/")[2]])
+        inside = {**unit, **{key: value for key, value in inside.items() if key != "$ref"}}
     return {**outside, "anyOf": [inside, reference]}
+
+
+def units() -> dict[str, Schema]:
+    """How durations, sizes and counts are written."""
+    return {
+        "Duration": {
+            "title": "Duration",
+            "type": "string",
+            "pattern": DURATION_PATTERN,
+            "patternErrorMessage": "write a duration like 90s, 15m or 2h",
+            "examples": ["90s", "15m", "2h"],
+        },
+        "Size": {
+            "title": "Size",
+            "type": "string",
+            "pattern": SIZE_PATTERN,
+            "patternErrorMessage": "write a size like 512MiB or 8GiB",
+            "examples": ["512MiB", "8GiB"],
+        },
+        "Count": {
+            "anyOf": [
+                {
+                    "title": "Count",
+                    "type": "integer",
+                    "exclusiveMinimum": 0,
+                    "maximum": 10**15,
+                    "examples": [80],
+                },
+                {
+                    "title": "Count",
+                    "examples": ["400k", "2m"],
+                    "type": "string",
+                    "pattern": COUNT_PATTERN,
+                    "patternErrorMessage": "write a count like 80, 400k or 2m",
+                },
+            ]
+        },
+    }
 
 
 def _flat(branches: list[Schema]) -> list[Schema]:

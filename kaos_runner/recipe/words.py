@@ -72,10 +72,13 @@ def explain_value(schema: Schema, node: Node, path: Path) -> Problem:
     branches = [schema]
     if "anyOf" in schema and "x-one-of" not in schema:
         branches = [b for b in schema["anyOf"] if b.get("title") != "Expression"]
+    hint: str | None
     titled = schema if "examples" in schema or "title" in schema else branches[0]
-    if _names_a_variable(branches, path) and isinstance(node.value, str):
+    if "errorMessage" in schema:
+        message, hint = str(schema["errorMessage"]), "remove it"
+    elif _names_a_variable(branches, path) and isinstance(node.value, str):
         message = "this is not the name of a host variable"
-        hint: str | None = "name the variable, such as `MY_TOKEN`"
+        hint = "name the variable, such as `MY_TOKEN`"
     else:
         message, hint = _in_words(schema, branches, titled, node)
     problem = problem_at(node, message, hint=hint, path=path)

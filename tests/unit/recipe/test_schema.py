@@ -23,6 +23,7 @@ KNOWN_KEYWORDS = {
     "properties", "patternProperties", "additionalProperties", "propertyNames", "required", "items",
     "minItems", "maxItems", "minLength", "maxLength", "pattern", "minimum", "maximum",
     "exclusiveMinimum", "title", "description", "examples", "default",
+    "errorMessage", "patternErrorMessage",
 }  # fmt: skip
 """What `check.py` understands, and what says nothing about validity."""
 
