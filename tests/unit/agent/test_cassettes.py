@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,8 +17,6 @@ from tests.unit.agent.conftest import new_desk
 from tests.unit.agent.upstream import Reply, call, scripted
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.unit.agent.conftest import Desk
 
 WRITE_AND_READ = """
@@ -272,6 +271,16 @@ def test_a_recording_is_yaml_for_people(desk: Desk) -> None:
     assert text.startswith("cassette: 1\nmodel: scripted\nturns:\n")
     assert cassette.load(record).model == "scripted"
     assert yaml.safe_load(text)["turns"][0]["tools"][0]["expect"] == {"ok": True}
+
+
+def test_the_example_of_the_documentation_plays(desk: Desk) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "cassettes.md").read_text("utf-8")
+    example = page.partition("```yaml\n")[2].partition("```")[0]
+    path = desk.home / "example.yaml"
+    path.write_text(example)
+    (turn,) = play_file(desk, path)
+    assert turn == Turn(final_message="greeting.txt says hello.", steps=5, tool_calls=4)
+    assert (desk.root / "greeting.txt").read_text() == "hello\n"
 
 
 @pytest.mark.parametrize(
