@@ -221,6 +221,18 @@ class PosixKaos:
         scope = self._snapshot()
         return scope.facts.get(path) if scope else None
 
+    async def _settled(self, path: str) -> Facts | None:
+        """What is known, once a request that fetches it has been answered."""
+        scope = self._snapshot()
+        if scope is None:
+            return None
+        if path in scope.paths:
+            await self._facts(Item(path, limit=CONTENT_LIMIT))
+        elif scope.lock.locked():
+            async with scope.lock:
+                pass
+        return self._known(path)
+
     async def _facts(self, item: Item) -> Facts:
         result = (await self._ask([item]))[0]
         assert isinstance(result, Facts)  # a stat was asked for
@@ -259,7 +271,7 @@ class PosixKaos:
     async def readbytes(self, path: StrOrKaosPath, n: int | None = None) -> bytes:
         """The content of a file, or its first `n` bytes; only these are fetched."""
         limit = None if n is None or n < 0 else n
-        facts = self._known(self._absolute(path))
+        facts = await self._settled(self._absolute(path))
         content = facts.content if facts is not None else None
         if facts is not None and content is not None:
             enough = limit is not None and limit <= len(content)
@@ -298,7 +310,7 @@ class PosixKaos:
                 await process.kill()
 
     async def _beginning(self, path: StrOrKaosPath) -> bytes:
-        facts = self._known(self._absolute(path))
+        facts = await self._settled(self._absolute(path))
         if facts is not None and facts.content is not None and facts.complete:
             return facts.content
         return await self._read(path, FIRST_READ)
