@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import os
 import shutil
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kaos_runner.backends.boxlite_config import PREFIX_ENV, home_of, server_url
@@ -15,7 +18,6 @@ from kaos_runner.kaos.boxlite_sdk import sdk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from kaos_runner.backends.boxlite_config import BoxliteConfig, Registry
     from kaos_runner.kaos.boxlite_sdk import Runtime
@@ -45,6 +47,7 @@ class _Home:
     registries: tuple[Registry, ...]
     made: bool
     runtime: Runtime | None
+    unpacked: Unpacked
     users: int = 0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -57,7 +60,36 @@ class _Home:
             _homes.pop(self.path, None)
             self.runtime = None
             await asyncio.to_thread(gc.collect)
-            await asyncio.to_thread(shutil.rmtree, self.path, ignore_errors=True)
+            await asyncio.to_thread(self.disappear)
+
+    def disappear(self) -> None:
+        """Delete what was made for a box that never was."""
+        if self.made:
+            shutil.rmtree(self.path, ignore_errors=True)
+            self.unpacked.disappear()
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """Where the SDK unpacks its own programs when it is first used: 70 MB in the user's data."""
+
+    missing: tuple[Path, ...]
+    """Its directory and those above, from the lowest, that were not there before."""
+
+    @classmethod
+    def look(cls) -> Unpacked:
+        """What there is now; the SDK reads the process' own variables."""
+        base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+        place = Path(base) / "boxlite"
+        return cls(tuple(path for path in (place, *place.parents) if not path.exists()))
+
+    def disappear(self) -> None:
+        """Delete them, as far as nothing else has come to lie there."""
+        if self.missing:
+            shutil.rmtree(self.missing[0], ignore_errors=True)
+            with contextlib.suppress(OSError):
+                for path in self.missing[1:]:
+                    path.rmdir()
 
 
 _homes: dict[Path, _Home] = {}
@@ -95,7 +127,9 @@ async def _machine(config: BoxliteConfig, environ: Mapping[str, str]) -> Place:
     path = home_of(config, environ)
     home = _homes.get(path)
     if home is None:
-        home = _homes[path] = _Home(path, config.registries, not path.exists(), None)
+        home = _homes[path] = _Home(
+            path, config.registries, not path.exists(), None, Unpacked.look()
+        )
     home.users += 1
     try:
         async with home.lock:
@@ -122,8 +156,7 @@ def _open(home: _Home, environ: Mapping[str, str]) -> Runtime:
     try:
         runtime: Runtime = boxlite.Boxlite(options)
     except RuntimeError as error:
-        if home.made:
-            shutil.rmtree(home.path, ignore_errors=True)
+        home.disappear()
         raise mapped(error, "open the BoxLite runtime") from error
     return runtime
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from kaos_runner.backends.boxlite_errors import mapped
 from kaos_runner.errors import SandboxError
 from kaos_runner.kaos.boxlite import BoxliteTransport
-from kaos_runner.kaos.boxlite_sdk import CALL_SECONDS, call
+from kaos_runner.kaos.boxlite_sdk import call
 from kaos_runner.kaos.posix import PosixKaos
 
 if TYPE_CHECKING:
@@ -15,19 +15,21 @@ if TYPE_CHECKING:
 
     from kaos_runner.backends.base import SandboxRequest
     from kaos_runner.backends.boxlite_runtime import Place
-    from kaos_runner.kaos.boxlite_sdk import Box, Runtime
+    from kaos_runner.kaos.boxlite_sdk import Box, Execution, Runtime
 
 STOP_SECONDS = 60.0
 """How long a stop or a removal may take: the guest has ten seconds to shut down."""
 GONE = frozenset({"stopping", "stopped", "failed"})
 
-LACKS = 41
-# $1 the workdir; prints the user's HOME. What the Kaos needs is looked for first.
-PREPARE = rf"""for t in base64 cat dd find head mkdir setsid stat tail; do
-command -v "$t" >/dev/null 2>&1 || {{ echo "$t" >&2; exit {LACKS}; }}; done
-h=${{HOME:-}} me=$(id -u)
+# $1 the workdir. Prints one line: `home` and the user's, `lacks` and a program that the Kaos needs,
+# or `fails` and why; then it waits, since output that comes with the exit may be lost.
+PREPARE = r"""say() { printf '%s %s\n' "$1" "$(printf %s "$2" | tr '\n' ' ')"; read -r q; exit; }
+for t in base64 cat dd find head mkdir setsid stat tail tr; do
+command -v "$t" >/dev/null 2>&1 || say lacks "$t"; done
+h=${HOME:-} me=$(id -u)
 [ -n "$h" ] || while IFS=: read -r n p u g c d s; do [ "$u" = "$me" ] && h=$d; done </etc/passwd
-mkdir -p "$1" && cd "$1" && printf %s "${{h:-/}}"
+e=$(mkdir -p "$1" 2>&1 && cd "$1" 2>&1) || say fails "$e"
+say home "${h:-/}"
 """
 
 
@@ -122,18 +124,23 @@ async def _prepare(box: Box, env: dict[str, str], workdir: str) -> str:
     """Make the workdir; the user's HOME."""
     args = ["-c", PREPARE, "sh", workdir]
     execution = await call("exec", lambda: box.exec("sh", args, list(env.items())))
-
-    async def finish() -> tuple[str, str, int]:
-        await execution.stdin().close()
-        said = "".join([frame async for frame in execution.stdout()])
-        told = "".join([frame async for frame in execution.stderr()]).strip()
-        return said, told, (await execution.wait()).exit_code
-
-    said, told, code = await call("exec", finish, seconds=CALL_SECONDS)
-    if code == LACKS:
-        msg = f"the image has no `{told}`: sh, and coreutils and util-linux or busybox, are needed"
-        raise SandboxError(msg, hint="choose an image like python:3.12-slim or alpine")
-    if code:
-        msg = f"cannot make the workdir {workdir}: {told or f'exit code {code}'}"
+    said, _, text = (await call("exec", lambda: _first_line(execution))).partition(" ")
+    text = text.strip()
+    if said == "home":
+        return text
+    if said == "fails":
+        msg = f"cannot make the workdir {workdir}: {text}"
         raise SandboxError(msg, hint="choose a `workdir` that the box's user can write")
+    lacking = f"`{text}`" if said == "lacks" else "POSIX shell"
+    msg = f"the image has no {lacking}: sh, and coreutils and util-linux or busybox, are needed"
+    raise SandboxError(msg, hint="choose an image like python:3.12-slim or alpine")
+
+
+async def _first_line(execution: Execution) -> str:
+    said = ""
+    async for frame in execution.stdout():
+        said += frame
+        if "\n" in said:
+            break
+    await execution.stdin().close()
     return said

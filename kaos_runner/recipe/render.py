@@ -275,10 +275,13 @@ def _outcomes(outcomes: Sequence[PromptOutcome]) -> dict[int | str, dict[str, An
 
 
 def _relocated(tree: Node, checked: Checked, folder: Path) -> Node:
-    """The tree with the host paths of an extended recipe relative to this one's folder."""
+    """The tree with the host paths of an extended recipe relative to this one's folder, and a
+    backend's, which does not know that folder, absolute."""
     for leaf in checked.paths:
         own = leaf.node.source.path.absolute().parent
-        if leaf.role == "host" and own != folder:
+        if leaf.role == "host" and leaf.path[0] == "backend":
+            tree = _replaced(tree, leaf.path, str(own / str(leaf.node.value)))
+        elif leaf.role == "host" and own != folder:
             tree = _replaced(tree, leaf.path, os.path.relpath(own / str(leaf.node.value), folder))
     return tree
 
