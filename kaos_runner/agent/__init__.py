@@ -1,9 +1,18 @@
-"""The agent: the only importer of the SDK, which loads when a session opens and not before."""
+"""The agent: the only importer of the SDK, which loads when a session opens and not before.
 
-from kaos_runner.agent.environment import claim
-from kaos_runner.agent.preload import preload
-from kaos_runner.agent.session import AgentSession, open_session
-from kaos_runner.agent.spec import ApprovalQuestion, Provider, SessionSpec, Totals, Turn
+The names load when they are used: `claim` and `cassette` serve commands that never open a session.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kaos_runner.agent.environment import claim
+    from kaos_runner.agent.preload import preload
+    from kaos_runner.agent.session import AgentSession, open_session
+    from kaos_runner.agent.spec import ApprovalQuestion, Provider, SessionSpec, Totals, Turn
 
 __all__ = [
     "AgentSession",
@@ -16,3 +25,15 @@ __all__ = [
     "open_session",
     "preload",
 ]
+
+_HOMES = {"claim": "environment", "preload": "preload"} | dict.fromkeys(
+    ("AgentSession", "open_session"), "session"
+)
+
+
+def __getattr__(name: str) -> Any:
+    """The public name, from the module that defines it."""
+    if name not in __all__:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, 'spec')}"), name)

@@ -1,14 +1,45 @@
-"""Mends a conversation that a process left in the middle of a step."""
+"""A session's directory: a new one, or one that a process left in the middle of a step."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
+import uuid
 from typing import TYPE_CHECKING, Any
+
+from kaos_runner.errors import AgentError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from kaos_runner.agent.spec import SessionSpec
+
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 _LOST = "<system>ERROR: The run was interrupted before this call's result was known.</system>"
+
+
+def prepare(spec: SessionSpec) -> tuple[str, int]:
+    """The session's directory and id, and how many answers the conversation already holds."""
+    spec.session_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    spec.session_dir.chmod(0o700)
+    note = spec.session_dir / "session.json"
+    if spec.resume is None:
+        session_id = str(uuid.uuid4())
+        note.write_text(json.dumps({"id": session_id, "workdir": spec.workdir}) + "\n", "utf-8")
+        (spec.session_dir / "context.jsonl").unlink(missing_ok=True)
+        return session_id, 0
+    _check_resumable(spec.resume, note)
+    return spec.resume, mend(spec.session_dir / "context.jsonl")
+
+
+def _check_resumable(session_id: str, note: Path) -> None:
+    known = None
+    with contextlib.suppress(OSError, ValueError):
+        known = json.loads(note.read_text("utf-8")).get("id")
+    if not _ID.match(session_id) or known != session_id:
+        msg = f"there is no session {session_id[:60]!r} to go on with"
+        raise AgentError(msg, hint="`kaos-runner runs` lists the runs and what is left of them")
 
 
 def mend(path: Path) -> int:

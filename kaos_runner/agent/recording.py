@@ -9,6 +9,7 @@ import yaml
 
 from kaos_runner.agent import placeholders
 from kaos_runner.agent.journal import ROOT
+from kaos_runner.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,14 +69,33 @@ class Recording:
         else:  # a call begins, and may end, before the answer that holds it does
             self._early[call_id] = ok
 
+    def check(self) -> None:
+        """Find out before the run whether the cassette can be written.
+
+        Raises:
+            UsageError: it cannot.
+        """
+        parent = self._path.parent
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            msg = f"the recording cannot be written to {self._path}: {error.strerror}"
+            raise UsageError(msg, hint="choose another place with --record") from None
+        if self._path.is_dir() or not os.access(parent, os.W_OK):
+            msg = f"the recording cannot be written to {self._path}"
+            raise UsageError(msg, hint="choose another place with --record")
+
     def write(self) -> None:
-        """Write the cassette, atomically; without a turn there is none."""
+        """Write the cassette, atomically; without a turn there is none.
+
+        Raises:
+            OSError: the disk is full, or the folder gone.
+        """
         if not self._turns:
             return
         document = {"cassette": 1, "model": self._model, "turns": self._turns}
         text = dump(placeholders.over(document, self._clean))
         draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         draft.write_text(text, "utf-8")
         draft.replace(self._path)
 

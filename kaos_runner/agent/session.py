@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import re
-import uuid
 from typing import TYPE_CHECKING
 
 from kaos_runner import events
-from kaos_runner.agent import cassette, facts
+from kaos_runner.agent import cassette, facts, history
 from kaos_runner.agent.journal import Journal
 from kaos_runner.agent.meter import Meter
 from kaos_runner.agent.preload import preload
@@ -20,7 +17,6 @@ from kaos_runner.errors import AgentError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from kimi_agent_sdk import Session
 
@@ -28,7 +24,6 @@ if TYPE_CHECKING:
     from kaos_runner.agent.replay import Replay
     from kaos_runner.agent.spec import Provider, SessionSpec, Totals
 
-_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 PATIENCE_SECONDS = 5.0
 """How long a cancelled turn may take to end by itself, before its processes are killed for it."""
 CANCEL_SECONDS = 20.0
@@ -41,12 +36,13 @@ async def open_session(spec: SessionSpec) -> AsyncIterator[AgentSession]:
 
     Raises:
         RecipeError: the cassette is invalid.
+        UsageError: the recording cannot be written.
         SandboxError: the sandbox has no POSIX shell.
         AgentError: the session to resume is not there.
         CassetteDriftError: on a clean exit, when turns of the cassette were not played.
     """
     played = cassette.load(spec.replay) if spec.replay else None
-    session_id, answers = _prepare(spec)
+    session_id, answers = history.prepare(spec)
     await preload()
     from kaos_runner.agent import replay as replaying
     from kaos_runner.agent import sdk, wire
@@ -65,6 +61,7 @@ async def open_session(spec: SessionSpec) -> AsyncIterator[AgentSession]:
         stack.push_async_callback(http.aclose)
         if spec.record:
             recording = Recording(spec.record, provider.model, spec.workdir, spec.mask)
+            recording.check()
             journal.observers.append(recording)
         binding = Binding(spec, await facts.detect(spec.kaos), journal, provider)
         sdk_session = await sdk.make(binding, provider, http, session_id)
@@ -158,8 +155,7 @@ class AgentSession:
             raise self._cause(ours) from (error if ours is not error else None)
         finally:
             self._running = None
-            if self._recording is not None:
-                self._recording.write()
+            self._save()
         if self._journal.failure is not None:
             raise self._journal.failure
 
@@ -215,30 +211,13 @@ class AgentSession:
         """End what runs, and release what the session holds. Idempotent."""
         await self.cancel()
         await self._session.close()
-        if self._recording is not None:
-            self._recording.write()
+        self._save()
 
-
-def _prepare(spec: SessionSpec) -> tuple[str, int]:
-    """The session's directory and id, and how many answers the conversation already holds."""
-    spec.session_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    spec.session_dir.chmod(0o700)
-    note = spec.session_dir / "session.json"
-    if spec.resume is None:
-        session_id = str(uuid.uuid4())
-        note.write_text(json.dumps({"id": session_id, "workdir": spec.workdir}) + "\n", "utf-8")
-        (spec.session_dir / "context.jsonl").unlink(missing_ok=True)
-        return session_id, 0
-    _check_resumable(spec.resume, note)
-    from kaos_runner.agent.history import mend
-
-    return spec.resume, mend(spec.session_dir / "context.jsonl")
-
-
-def _check_resumable(session_id: str, note: Path) -> None:
-    known = None
-    with contextlib.suppress(OSError, ValueError):
-        known = json.loads(note.read_text("utf-8")).get("id")
-    if not _ID.match(session_id) or known != session_id:
-        msg = f"there is no session {session_id[:60]!r} to go on with"
-        raise AgentError(msg, hint="`kaos-runner runs` lists the runs and what is left of them")
+    def _save(self) -> None:
+        """Write the recording, also of a turn that failed; a full disk fails no run."""
+        try:
+            if self._recording is not None:
+                self._recording.write()
+        except OSError as error:
+            message = f"the recording was not written: {error}"
+            self._journal.emit(events.Notice(level="error", message=message))
