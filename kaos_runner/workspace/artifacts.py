@@ -94,8 +94,6 @@ async def _patch(
         incoming = await asyncio.to_thread(intake.incoming, prefixed=True)
     except KaosRunnerError as error:
         return _with(failed, _reason(error))
-    except OSError as error:
-        return _with(failed, f"it cannot be written here: {error.strerror or error}")
     try:
         stat = await baseline.patch(
             artifact.patch, lambda chunk: asyncio.to_thread(incoming.feed, chunk)
@@ -105,8 +103,6 @@ async def _patch(
         stored = await asyncio.to_thread(incoming.store, place)
     except KaosRunnerError as error:
         return _with(failed, _reason(error))
-    except OSError as error:
-        return _with(failed, f"it cannot be written here: {error.strerror or error}")
     finally:
         incoming.discard()
     if isinstance(stored, Declined):
@@ -202,6 +198,8 @@ class _Delivery:
     def complained(self, complaint: str) -> None:
         """The sandbox said something while it sent."""
         self._complaint = complaint
+        if "shrank" in complaint:
+            self._faults.append(complaint)
 
     def interrupted(self, reason: str) -> None:
         """Nothing more comes."""

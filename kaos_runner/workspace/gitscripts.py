@@ -63,8 +63,22 @@ create() {
   cp "$store/attributes" "$store/git/$key/info/attributes"
   [ ! -f "$top/$name/.git/info/exclude" ] ||
     cp "$top/$name/.git/info/exclude" "$store/git/$key/info/exclude"
+  share 2>/dev/null
   rm -f "$store/tracked"
   [ ! -e "$top/$name/.git" ] || track 2>/dev/null
+}
+
+# What the repository has packed need not be written again. A hard link outlives its repository.
+share() {
+  packs=$top/$name/.git/objects/pack
+  format=$(GIT_DIR=$top/$name/.git "$git" rev-parse --show-object-format)
+  [ -d "$packs" ] && [ "$format" = sha1 ] || return 0
+  mkdir -p "$store/objects/pack"
+  for pack in "$packs"/*.pack; do
+    [ ! -f "${pack%.pack}.idx" ] || {
+      ln "$pack" "$store/objects/pack/" && ln "${pack%.pack}.idx" "$store/objects/pack/"
+    }
+  done
 }
 
 # What the repository tracks counts, even where its .gitignore names it.
@@ -91,9 +105,10 @@ snapshot() {
   cd "$top/$root" || exit 1
   own add -A --ignore-errors -- . "$@" 2>"$store/errors" || {
     grep -v -e '^warning:' -e '^hint:' "$store/errors" >&2
-    # Only a file that may not be read is passed over: anything else would hide changes.
-    ! grep -v -e '^warning:' -e '^hint:' -e 'Permission denied' \
-      -e 'unable to index file' -e 'adding files failed' "$store/errors" >/dev/null || exit 1
+    # Only a file that may not be read, or is gone, is passed over: else changes could be hidden.
+    ! grep -v -e '^warning:' -e '^hint:' -e 'Permission denied' -e 'No such file' \
+      -e 'short read while indexing' -e 'unable to index file' -e 'adding files failed' \
+      "$store/errors" >/dev/null || exit 1
   }
   tree=$(own write-tree) || exit 1
   cd "$top" || exit 1

@@ -52,6 +52,8 @@ def environment(**more: str) -> dict[str, str]:
         "GIT_OPTIONAL_LOCKS": "0",
         "GIT_NO_LAZY_FETCH": "1",
         "GIT_ATTR_NOSYSTEM": "1",
+        "HOME": os.devnull,
+        "XDG_CONFIG_HOME": os.devnull,
         "LC_ALL": "C",
         **more,
     }

@@ -18,13 +18,17 @@ from kaos_runner.errors import SandboxError
 from kaos_runner.workspace.names import placed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     type Scan = Callable[[bytes], bool]
     """Whether a secret has come to an end in this chunk."""
     type NewScan = Callable[[], Scan]
 
 SECRET = "it holds a secret of the run, and was withheld"
+
+
+class HostWriteError(SandboxError):
+    """The host cannot take a file, as when its disk is full."""
 
 
 class CapReachedError(SandboxError):
@@ -59,6 +63,9 @@ class Intake:
         self.max_files = max_files
         self._bytes = 0
         self._names: set[str] = set()
+        self._folders: set[Path] = set()
+        self._folds: bool | None = None
+        """Whether the host's file system takes `A` and `a` for one name."""
 
     def charge(self, size: int) -> None:
         """Count bytes.
@@ -71,6 +78,17 @@ class Intake:
             msg = f"the artifacts together exceed their cap of {sized(self.max_bytes)}"
             raise CapReachedError(msg)
 
+    def learn(self, path: Path) -> None:
+        """See by a file that is there how the host's file system takes names."""
+        if self._folds is None:
+            self._folds = path.with_name(path.name.upper()).exists()
+
+    def make(self, folder: Path) -> None:
+        """Make a folder below the folder, once."""
+        if folder not in self._folders:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._folders.add(folder)
+
     def reserve(self, name: str) -> Path | None:
         """The place of a name below the folder; None where it is taken, or would leave the folder.
 
@@ -79,13 +97,13 @@ class Intake:
         """
         safe = placed(name)
         parts = safe.split("/")
-        # Case is ignored, because the host's file system may do so.
-        if safe.casefold() in self._names or any(part in ("", ".", "..") for part in parts):
+        key = safe.casefold() if self._folds else safe
+        if key in self._names or any(part in ("", ".", "..") for part in parts):
             return None
         if len(self._names) >= self.max_files:
             msg = f"the artifacts are more than {self.max_files} files"
             raise CapReachedError(msg)
-        self._names.add(safe.casefold())
+        self._names.add(key)
         return self.into.joinpath(*parts)
 
     def incoming(self, *, prefixed: bool = False) -> Incoming:
@@ -102,26 +120,29 @@ class Incoming:
         if prefixed:
             self._scans.append(_Unprefixed(intake.new_scan()))
         self._sum = hashlib.sha256()
-        self._secret = False
+        self._secret = self._moved = False
         self.size = 0
-        intake.into.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=".incoming-", dir=intake.into)
+        with _host_errors():
+            intake.into.mkdir(parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(prefix=".incoming-", dir=intake.into)
         self._path = Path(name)
         self._file = os.fdopen(descriptor, "wb")
+        intake.learn(self._path)
 
     def feed(self, chunk: bytes) -> None:
         """Take more of the content.
 
         Raises:
             CapReachedError: the artifacts together are too large.
-            OSError: the host cannot write it.
+            HostWriteError: the host cannot write it.
         """
         self._intake.charge(len(chunk))
         self.size += len(chunk)
         found = [scan(chunk) for scan in self._scans]  # each must see every chunk
         self._secret |= any(found)
         self._sum.update(chunk)
-        self._file.write(chunk)
+        with _host_errors():
+            self._file.write(chunk)
 
     def store(self, name: str, *, executable: bool = False) -> Stored | Declined:
         """Move the whole file to its place, or say why not.
@@ -136,11 +157,12 @@ class Incoming:
             path = self._intake.reserve(name)
             if path is None:
                 return Declined("its name at home is taken, or leaves the folder of artifacts")
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self._intake.make(path.parent)
             self._path.chmod(0o755 if executable else 0o644)
             self._path.replace(path)
+            self._moved = True
         except OSError as error:
-            return Declined(f"it cannot be written here: {error.strerror or error}")
+            return Declined(_unwritable(error))
         finally:
             self.discard()
         place = str(path.relative_to(self._intake.into))
@@ -150,8 +172,9 @@ class Incoming:
         """Remove what has arrived; nothing where it has been stored."""
         with contextlib.suppress(OSError):
             self._file.close()
-        with contextlib.suppress(OSError):
-            self._path.unlink(missing_ok=True)
+        if not self._moved:
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
 
 
 class _Unprefixed:
@@ -167,6 +190,18 @@ class _Unprefixed:
         first = lines[0][1:] if self._start and lines[0] else lines[0]
         self._start = chunk.endswith(b"\n") or (self._start and not chunk)
         return self._scan(b"\n".join([first, *whole]))
+
+
+@contextlib.contextmanager
+def _host_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise HostWriteError(_unwritable(error)) from error
+
+
+def _unwritable(error: OSError) -> str:
+    return f"it cannot be written here: {error.strerror or error}"
 
 
 def sized(size: int) -> str:

@@ -45,6 +45,7 @@ unset GIT_INDEX_FILE GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_C
 mkdir -p -- "$1" && cd -- "$1" || exit 1
 if [ -e .git ]; then exit {OCCUPIED}; fi
 export GIT_DIR="$PWD/.git" GIT_WORK_TREE="$PWD" GIT_TERMINAL_PROMPT=0 LC_ALL=C
+export GIT_LFS_SKIP_SMUDGE=1
 git init -q --template= $4 . || exit 1
 trap 'rm -f .git/incoming .git/FETCH_HEAD' EXIT
 cat >.git/incoming || exit 1

@@ -145,7 +145,7 @@ def test_one_place_wanted_twice_is_one_file(full: Box, home: Path) -> None:
 def test_two_files_for_one_place(full: Box, home: Path) -> None:
     full.write("a", "a")
     full.write("b", "b")
-    first, second = brought(full, home, path("a", "x"), path("b", "X"))
+    first, second = brought(full, home, path("a", "x"), path("b", "x"))
     assert first.ok
     assert not second.ok
     assert "taken" in second.detail
@@ -483,6 +483,24 @@ def test_a_full_disk_here_is_told(full: Box, home: Path) -> None:
     home.mkdir(parents=True)
     (home / "a").write_text("in the way")
     assert "cannot be written here" in one(full, home, path("a/b")).detail
+
+
+def test_names_that_differ_in_case(full: Box, home: Path) -> None:
+    full.write("d/a", "a")
+    full.write("d/A", "A")
+    assert one(full, home, path("d")).ok
+    assert tree(home) == {"d/a": b"a", "d/A": b"A"}
+
+
+def test_a_folder_that_cannot_be_written(full: Box, home: Path) -> None:
+    home.parent.mkdir()
+    home.write_text("in the way")
+    full.write("a", "a")
+    first, second = brought(
+        full, home, path("a"), PatchArtifact(patch="."), change=lambda: full.write("a", "b")
+    )
+    assert "cannot be written here" in first.detail
+    assert "cannot be written here" in second.detail
 
 
 def test_nothing_asked_is_nothing_done(full: Box, home: Path) -> None:

@@ -139,6 +139,25 @@ def test_nothing_is_left_in_the_workdir_or_after_remove(box: Box) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("form", ["sha1", "sha256"])
+def test_packed_objects_are_shared_where_they_can_be(full: Box, form: str) -> None:
+    full.write("a", "one")
+    full.git("init", "-q", f"--object-format={form}")
+    full.git("add", "-A")
+    full.git("commit", "-qm", "start")
+    full.git("gc", "-q")
+
+    async def main() -> None:
+        baseline = await Baseline.take(full.kaos, str(full.workdir))
+        (store,) = full.home.iterdir()
+        assert bool(list(store.glob("objects/pack/*.pack"))) is (form == "sha1")
+        full.write("a", "two")
+        assert await baseline.changed() == ["a"]
+        await baseline.remove()
+
+    asyncio.run(main())
+
+
 def test_a_destroyed_baseline_is_told(full: Box) -> None:
     full.write("a", "one")
 

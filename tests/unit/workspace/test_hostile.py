@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import os
 import random
@@ -89,7 +90,7 @@ def everything(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.glob("**/*") if p.is_file()}
 
 
-EVIL = [
+EVIL: list[tuple[str, bytes, dict[str, object]]] = [
     ("../escaped", b"x", {}),
     ("/tmp/escaped", b"x", {}),
     ("d/../../escaped", b"x", {}),
@@ -249,15 +250,13 @@ def test_garbage_ends_in_an_error_of_ours() -> None:
     """Bytes at random, and archives with bytes changed at random, never end in anything else."""
     chance = random.Random(4)
     sound = tar(("a" * 150, b"x" * 700, {}), ("b", b"y", {}), format_=tarfile.PAX_FORMAT)
-    for _ in range(3000):
+    for _ in range(400):
         stream = bytearray(sound)
         for _ in range(chance.randrange(1, 8)):
             stream[chance.randrange(len(stream))] = chance.randrange(256)
         for reader in (TarReader, PlainReader):
-            try:
+            with contextlib.suppress(SandboxError):
                 whole(reader, bytes(stream[: chance.randrange(len(stream))]), [777])
-            except SandboxError:
-                pass
 
 
 def test_a_long_name_has_a_limit() -> None:
@@ -266,6 +265,6 @@ def test_a_long_name_has_a_limit() -> None:
     with pytest.raises(SandboxError, match="name that is too long"):
         TarReader(Taken()).feed(info.tobuf(tarfile.GNU_FORMAT))
     endless = PlainReader(Taken())
+    endless.feed(b"x" * 2**20)
     with pytest.raises(SandboxError, match="name that is too long"):
-        for _ in range(200):
-            endless.feed(b"x" * 100_000)
+        endless.feed(b"x")

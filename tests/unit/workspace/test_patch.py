@@ -190,12 +190,15 @@ def test_commits_and_the_agents_index_play_no_part(full: Box, tmp_path: Path) ->
     assert applied(tmp_path / "start", patch) == snapshot(full.workdir)
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("deed", ["remove", "again", "gc"])
-def test_the_agent_may_do_away_with_its_repository(full: Box, deed: str) -> None:
+def test_the_agent_may_do_away_with_its_repository(full: Box, deed: str, *, packed: bool) -> None:
     full.write("a", "one\n")
     full.git("init", "-q")
     full.git("add", "-A")
     full.git("commit", "-qm", "start")
+    if packed:
+        full.git("gc", "-q")
 
     def change() -> None:
         full.write("a", "two\n")
