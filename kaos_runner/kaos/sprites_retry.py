@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 TRANSIENT = frozenset({429, 502, 503, 504})
 ATTEMPTS = 7
+REFUSALS = 4
+"""Attempts at most where the connection is refused, or the host has no address."""
 LONGEST_WAIT = 30.0
 """Seconds between two attempts at most, whatever `Retry-After` says."""
 GIVE_UP_AFTER = 120.0
@@ -74,6 +76,7 @@ async def retrying[T](
         retry_if_exception,
         stop_after_attempt,
         stop_after_delay,
+        stop_any,
     )
 
     def tell(state: RetryCallState) -> None:
@@ -84,12 +87,27 @@ async def retrying[T](
 
     policy = AsyncRetrying(
         retry=retry_if_exception(when),
-        stop=stop_after_attempt(attempts) | stop_after_delay(GIVE_UP_AFTER),
+        stop=stop_any(
+            stop_after_attempt(attempts),
+            stop_after_delay(GIVE_UP_AFTER),
+            _hopeless,  # type: ignore[arg-type]  # a function does, tenacity's documentation says
+        ),
         wait=_wait,
         before_sleep=tell,
         reraise=True,
     )
     return await policy(call)
+
+
+def _hopeless(state: RetryCallState) -> bool:
+    """Whether nobody listens at all: that passes less often than a fault in the middle."""
+    from httpx import ConnectError
+
+    error = state.outcome.exception() if state.outcome is not None else None
+    refused = isinstance(error, ConnectionRefusedError) or (
+        error is not None and isinstance(error.__cause__, ConnectError)
+    )
+    return refused and state.attempt_number >= REFUSALS
 
 
 def _wait(state: RetryCallState) -> float:

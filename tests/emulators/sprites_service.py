@@ -175,11 +175,15 @@ class Service:
         """The sprite behind a request that reaches into it: it wakes first."""
         sprite = self._sprite(request)
         sprite.used_at = time.monotonic()
+        # It goes on waking although the client that woke it does not wait any longer.
+        await asyncio.shield(self._background(self._wake(sprite)))
+        return sprite
+
+    async def _wake(self, sprite: Sprite) -> None:
         async with sprite.waking:
             if not sprite.machine.awake:
                 await asyncio.sleep(self.behaviour.cold_wake)
                 await sprite.machine.start()
-        return sprite
 
     # -- sprites
 
