@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -169,20 +168,30 @@ def _interpreter() -> Iterator[str]:
 
 
 async def _try(argv: Sequence[str]) -> str | None:
-    """What a command says when it fails; None when it does not."""
+    """What a command says when it fails; None when it does not.
+
+    It runs to its end even if the caller is cancelled: a bubblewrap that is killed while it sets
+    up can leave a child behind that waits for ever.
+    """
+    task = asyncio.get_running_loop().create_task(_outcome(argv))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
+async def _outcome(argv: Sequence[str]) -> str | None:
     process = await asyncio.create_subprocess_exec(
         *argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={}
     )
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             _, said = await process.communicate()
-    except BaseException as error:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await asyncio.shield(process.communicate())
-        if isinstance(error, TimeoutError):
-            return "it does not come up"
-        raise
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        return "it does not come up"
     if process.returncode == 0:
         return None
     return said.decode("utf-8", "replace").strip() or f"exit code {process.returncode}"

@@ -143,6 +143,29 @@ class LocalTransport:
         Raises:
             OSError: it did not come up; the message says why.
         """
+        opening = asyncio.get_running_loop().create_task(cls._spawn(wrapper, on_lost))
+        try:
+            transport = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # A bubblewrap that is killed while it sets up can leave a child that waits for ever.
+            await asyncio.wait([opening])
+            if opening.exception() is None:
+                await opening.result()._end()
+            raise
+        try:
+            await transport._send({"env": dict(environ)})
+            await transport.run(["/bin/sh", "-c", ":"], cwd="/")
+        except BaseException as error:
+            reason = await transport._end()
+            if isinstance(error, ConnectionError):
+                raise OSError(reason or str(error)) from None
+            raise
+        return transport
+
+    @classmethod
+    async def _spawn(
+        cls, wrapper: Sequence[str], on_lost: Callable[[SandboxLostError], None]
+    ) -> LocalTransport:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         with theirs, contextlib.ExitStack() as undo:
@@ -153,16 +176,7 @@ class LocalTransport:
                 env={}, pass_fds=[theirs.fileno()], start_new_session=True,
             )  # fmt: skip
             undo.pop_all()
-        transport = cls(server, ours, on_lost)
-        try:
-            await transport._send({"env": dict(environ)})
-            await transport.run(["/bin/sh", "-c", ":"], cwd="/")
-        except BaseException as error:
-            reason = await transport._end()
-            if isinstance(error, ConnectionError):
-                raise OSError(reason or str(error)) from None
-            raise
-        return transport
+        return cls(server, ours, on_lost)
 
     async def run(
         self, argv: Sequence[str], *, cwd: str | None, stdin: bytes | None = None
@@ -246,7 +260,8 @@ class LocalTransport:
             with contextlib.suppress(ProcessLookupError):
                 self._server.kill()
             await self._server.wait()
-        await self._listener
+            self._listener.cancel()
+        await asyncio.wait([self._listener])
         self._control.close()
         return said.decode("utf-8", "replace").strip()
 
@@ -284,12 +299,15 @@ class LocalTransport:
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()
         rest = b""
-        with contextlib.suppress(OSError):
+        try:
             while chunk := await loop.sock_recv(self._control, 65536):
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
                     self._learn(json.loads(line))
-        self._gone()
+        except OSError:
+            pass  # the same as its end
+        finally:
+            self._gone()
 
     def _learn(self, reply: Mapping[str, Any]) -> None:
         number = int(reply["id"])
