@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kaos_runner.workspace.artifacts import ArtifactOutcome, collect
+from kaos_runner.workspace.artifacts import collect
 from kaos_runner.workspace.baseline import Baseline, Mark
 from kaos_runner.workspace.changes import PatchStat
 from kaos_runner.workspace.checks import (
@@ -12,6 +12,7 @@ from kaos_runner.workspace.checks import (
     run_command,
     run_setup,
 )
+from kaos_runner.workspace.delivery import ArtifactOutcome
 from kaos_runner.workspace.upload import upload, upload_problems
 
 __all__ = [
