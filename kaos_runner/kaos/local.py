@@ -16,8 +16,9 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from kaos_runner.errors import SandboxLostError
 from kaos_runner.kaos.posix import Completed
@@ -114,10 +115,11 @@ class LocalTransport:
     """Runs commands through the spawner of one sandbox."""
 
     def __init__(
-        self, server: asyncio.subprocess.Process, control: socket.socket,
+        self, server: asyncio.subprocess.Process, control: socket.socket, said: IO[bytes],
         on_lost: Callable[[SandboxLostError], None],
     ) -> None:  # fmt: skip
         self._server, self._control, self._on_lost = server, control, on_lost
+        self._said = said
         self._numbers = itertools.count(1)
         self._processes: dict[int, LocalProcess] = {}
         self._kills: dict[int, list[asyncio.Future[None]]] = {}
@@ -126,6 +128,7 @@ class LocalTransport:
         self._lost = False
         self._ending: asyncio.Task[str] | None = None
         self._sends: set[asyncio.Task[None]] = set()
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
         self._listener = asyncio.get_running_loop().create_task(self._listen())
 
     @classmethod
@@ -170,13 +173,14 @@ class LocalTransport:
         ours.setblocking(False)
         with theirs, contextlib.ExitStack() as undo:
             undo.callback(ours.close)
+            said = undo.enter_context(tempfile.TemporaryFile())
             server = await asyncio.create_subprocess_exec(
                 *wrapper, *spawner_command(), str(theirs.fileno()),
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said,
                 env={}, pass_fds=[theirs.fileno()], start_new_session=True,
             )  # fmt: skip
             undo.pop_all()
-        return cls(server, ours, on_lost)
+        return cls(server, ours, said, on_lost)
 
     async def run(
         self, argv: Sequence[str], *, cwd: str | None, stdin: bytes | None = None
@@ -250,19 +254,16 @@ class LocalTransport:
     async def _end_once(self) -> str:
         with contextlib.suppress(OSError):
             self._control.shutdown(socket.SHUT_WR)
-        assert self._server.stderr is not None  # a pipe was asked for
         try:
-            async with asyncio.timeout(GRACE):
-                said = await self._server.stderr.read()
-                await self._server.wait()
+            await asyncio.wait_for(self._server.wait(), GRACE)
         except TimeoutError:
-            said = b""
             with contextlib.suppress(ProcessLookupError):
                 self._server.kill()
-            await self._server.wait()
-            self._listener.cancel()
-        await asyncio.wait([self._listener])
+        await asyncio.wait([self._listener, self._watcher])
         self._control.close()
+        with self._said as file:
+            file.seek(0)
+            said = file.read()
         return said.decode("utf-8", "replace").strip()
 
     def _check(self) -> None:
@@ -295,6 +296,12 @@ class LocalTransport:
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
+
+    async def _watch(self) -> None:
+        """Notice the spawner's end even where a process that it left holds the socket."""
+        await self._server.wait()
+        with contextlib.suppress(OSError):
+            self._control.shutdown(socket.SHUT_RD)
 
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()

@@ -29,6 +29,7 @@ import subprocess
 import sys
 import time
 
+PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -116,7 +117,7 @@ class Spawner:
         try:
             signal.set_wakeup_fd(-1)
             os.setsid()
-            become_subreaper()
+            become_subreaper(also_die_with_parent=True)
             self.keep(number, request, descriptors)
         finally:
             os._exit(0)
@@ -163,12 +164,23 @@ class Spawner:
         self.control.sendall(json.dumps(message).encode() + b"\n")
 
 
-def become_subreaper() -> None:
+def become_subreaper(*, also_die_with_parent: bool = False) -> None:
     """Let orphans below this process return to it; Linux only."""
-    if sys.platform == "linux":
-        import ctypes
+    if sys.platform != "linux":
+        return
+    import ctypes
 
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    prctl = ctypes.CDLL(None).prctl
+    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    if also_die_with_parent:
+        signal.signal(signal.SIGTERM, lambda *_: kill_and_exit())
+        prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+
+
+def kill_and_exit() -> None:
+    """Take everything below along: the spawner is gone."""
+    kill_below(os.getpid())
+    os._exit(1)
 
 
 def kill_below(root: int, seconds: float = 5.0) -> None:
