@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar
 
 from kaos_runner.backends import boxlite_config, boxlite_doctor
@@ -18,14 +17,15 @@ from kaos_runner.backends.boxlite_errors import mapped
 from kaos_runner.errors import KaosRunnerError, SandboxError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 
     from kaos_runner.backends.base import Diagnosis, Labels, SandboxRequest
+    from kaos_runner.backends.boxlite_listing import Listed
     from kaos_runner.backends.boxlite_runtime import Place
     from kaos_runner.backends.boxlite_sandbox import BoxliteSandbox
     from kaos_runner.errors import Problem
-    from kaos_runner.kaos.boxlite_sdk import Box, BoxInfo
-    from kaos_runner.recipe.model import Network, Recipe
+    from kaos_runner.kaos.boxlite_sdk import Box
+    from kaos_runner.recipe.model import BackendConfig, Network, Recipe
 
 PREFIX = "kaos-runner"
 MIB, GIB = 2**20, 2**30
@@ -37,7 +37,7 @@ class BoxliteBackend:
     """Makes, finds and ends boxes."""
 
     name: ClassVar[str] = "boxlite"
-    config: ClassVar[type[BoxliteConfig]] = BoxliteConfig
+    config: ClassVar[type[BackendConfig]] = BoxliteConfig
     defaults: ClassVar[Defaults] = Defaults(
         workdir="/root/kimi-workdir",
         image="python:3.12-slim",
@@ -51,7 +51,7 @@ class BoxliteBackend:
         "backend.volumes": Feature("honours", "on this machine only"),
         "backend.registries": Feature("honours", "on this machine only"),
     }
-    environ: ClassVar[tuple[str, ...]] = (
+    environ: ClassVar[Sequence[str]] = (
         "BOXLITE_IMAGE",
         boxlite_config.URL_ENV,
         boxlite_config.KEY_ENV,
@@ -100,8 +100,8 @@ class BoxliteBackend:
 
     async def owned(self, environ: Mapping[str, str]) -> AsyncIterator[OwnedSandbox]:
         """Every box with a name of ours: on the server that is set, or else on this machine."""
+        from kaos_runner.backends.boxlite_listing import boxes
         from kaos_runner.backends.boxlite_runtime import open_place
-        from kaos_runner.kaos.boxlite_sdk import call
 
         local = not server_url(BoxliteConfig(), environ)
         if local and not (home_of(None, environ) / "db").exists():
@@ -109,14 +109,11 @@ class BoxliteBackend:
         place = await open_place(None, environ)
         self._command = place.command
         try:
-            infos = await call("list boxes", place.runtime.list_info)
-        except (RuntimeError, TimeoutError) as error:
-            raise mapped(error, "list the boxes") from error
+            async for box in boxes(place):
+                if (owned := _owned(box)) is not None:
+                    yield owned
         finally:
             await place.release()
-        for info in infos:
-            if (owned := _owned(info)) is not None:
-                yield owned
 
     def connect_command(self, sandbox_id: str) -> str:
         """A shell in the box, by BoxLite's own command line."""
@@ -225,6 +222,9 @@ async def _take(place: Place, request: SandboxRequest, sandbox_id: str) -> Boxli
             hint = "`backend.box` names it; without that, one is created"
             raise SandboxError(msg, hint=hint)
         await _started(box, request)
+        if request.recipe.network.default == "deny":
+            wanted = _outbound(request.recipe.network)
+            await call("restrict", lambda: box.network.update_outbound(wanted))
         return await open_box(place, box, request, _workdir(request.recipe))
     except BaseException as error:
         await place.release()
@@ -254,21 +254,18 @@ def box_name(labels: Labels) -> str:
     return f"{PREFIX}.{labels.run_id}.{labels.digest.rpartition(':')[2][:12]}.{recipe}"
 
 
-def _owned(info: BoxInfo) -> OwnedSandbox | None:
-    prefix, _, rest = (info.name or "").partition(".")
+def _owned(box: Listed) -> OwnedSandbox | None:
+    prefix, _, rest = box.name.partition(".")
     if prefix != PREFIX or rest.count(".") < 2:
         return None
     run_id, _digest, recipe = rest.split(".", 2)
-    created = info.created_at
-    if isinstance(created, str):
-        created = datetime.fromisoformat(created)
     return OwnedSandbox(
         backend=BoxliteBackend.name,
-        id=info.id,
+        id=box.id,
         run_id=run_id,
         recipe=recipe,
-        created_at=created,
-        state=info.state.status,
+        created_at=box.created_at,
+        state=box.state,
     )
 
 
@@ -296,9 +293,14 @@ def _options(request: SandboxRequest, *, remote: bool) -> object:
 def _network(network: Network) -> object:
     from kaos_runner.kaos.boxlite_sdk import sdk
 
+    return sdk().NetworkSpec(outbound=_outbound(network))
+
+
+def _outbound(network: Network) -> object:
+    from kaos_runner.kaos.boxlite_sdk import sdk
+
     closed = network.default == "deny" and not network.allow
-    outbound = sdk().OutboundNetworkSpec(
+    return sdk().OutboundNetworkSpec(
         mode="disabled" if closed else "enabled",
         allow_net=list(network.allow) if network.default == "deny" else [],
     )
-    return sdk().NetworkSpec(outbound=outbound)

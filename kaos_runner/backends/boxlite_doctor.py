@@ -65,19 +65,16 @@ def _key(environ: Mapping[str, str]) -> Diagnosis:
 
 
 async def _server(url: str, environ: Mapping[str, str]) -> Diagnosis:
+    from kaos_runner.backends.boxlite_listing import boxes
     from kaos_runner.backends.boxlite_runtime import open_place
-    from kaos_runner.kaos.boxlite_sdk import call
 
     try:
         place = await open_place(None, environ)
-        try:
-            boxes = await call("list boxes", place.runtime.list_info)
-        except (RuntimeError, TimeoutError) as error:
-            raise mapped(error, "list the boxes") from error
+        total = len([box async for box in boxes(place)])
     except KaosRunnerError as error:
         hint = error.hint or f"check {URL_ENV}"
         return Diagnosis(subject="boxlite server", ok=False, detail=error.message, hint=hint)
-    return Diagnosis(subject="boxlite server", ok=True, detail=f"{url} answers; {len(boxes)} boxes")
+    return Diagnosis(subject="boxlite server", ok=True, detail=f"{url} answers; {total} boxes")
 
 
 async def _boot() -> Diagnosis:

@@ -36,6 +36,20 @@ def mapped(error: BaseException, doing: str) -> KaosRunnerError:
     return SandboxError(f"could not {doing}: {_brief(text) or type(error).__name__}")
 
 
+def refused(status: int, body: object) -> KaosRunnerError:
+    """What a server's own answer means."""
+    error = body.get("error") if isinstance(body, dict) else None
+    facts = error if isinstance(error, dict) else {}
+    code, text = str(facts.get("code", "")), str(facts.get("message", f"status {status}"))
+    return _of_server(code, "", text) or SandboxError(f"the BoxLite server says: {_brief(text)}")
+
+
+def unreachable(text: str) -> PrerequisiteError:
+    """The server is not there."""
+    hint = "check `backend.url` (or BOXLITE_REST_URL), and whether the server runs"
+    return PrerequisiteError(f"the BoxLite server cannot be reached: {_brief(text)}", hint=hint)
+
+
 def _of_machine(code: str, lower: str, text: str) -> KaosRunnerError | None:
     """What this machine lacks for boxes of its own."""
     if code == "unsupported" and "kvm" in lower:
@@ -61,10 +75,7 @@ def _of_server(code: str, lower: str, text: str) -> KaosRunnerError | None:
     if code == "permission_denied":
         hint = "the key may not do this; check its scopes and `backend.path_prefix`"
         return PrerequisiteError(f"the BoxLite server refuses: {_brief(text)}", hint=hint)
-    if code in _UNREACHABLE:
-        hint = "check `backend.url` (or BOXLITE_REST_URL), and whether the server runs"
-        return PrerequisiteError(f"the BoxLite server cannot be reached: {_brief(text)}", hint=hint)
-    return None
+    return unreachable(text) if code in _UNREACHABLE else None
 
 
 def _brief(text: str) -> str:

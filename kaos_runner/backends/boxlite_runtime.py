@@ -23,6 +23,19 @@ if TYPE_CHECKING:
     from kaos_runner.kaos.boxlite_sdk import Runtime
 
 
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A BoxLite server."""
+
+    url: str
+    prefix: str
+    key: str | None
+
+    def endpoint(self, path: str) -> str:
+        """The address of something behind the prefix."""
+        return "/".join(part for part in (self.url, "v1", self.prefix, path) if part)
+
+
 @dataclass(slots=True)
 class Place:
     """An open runtime, and how a person reaches it."""
@@ -30,6 +43,7 @@ class Place:
     runtime: Runtime
     command: str
     """How the BoxLite command line is called to see the same boxes."""
+    server: Server | None = None
     home: _Home | None = None
 
     async def release(self, *, failed: bool = False) -> None:
@@ -110,17 +124,18 @@ async def open_place(config: BoxliteConfig | None, environ: Mapping[str, str]) -
 
 def _server(url: str, config: BoxliteConfig, environ: Mapping[str, str]) -> Place:
     boxlite = sdk()
-    key = environ.get(config.api_key_env)
+    prefix = config.path_prefix or environ.get(PREFIX_ENV) or ""
+    server = Server(url.rstrip("/"), prefix.strip("/"), environ.get(config.api_key_env))
     options = boxlite.BoxliteRestOptions(
-        url=url.rstrip("/"),
-        credential=boxlite.ApiKeyCredential(key) if key else None,
-        path_prefix=config.path_prefix or environ.get(PREFIX_ENV) or None,
+        url=server.url,
+        credential=boxlite.ApiKeyCredential(server.key) if server.key else None,
+        path_prefix=server.prefix or None,
     )
     try:
         runtime = boxlite.Boxlite.rest(options)
     except RuntimeError as error:
         raise mapped(error, "use the BoxLite server") from error
-    return Place(runtime, f"BOXLITE_REST_URL={url} boxlite")
+    return Place(runtime, f"BOXLITE_REST_URL={url} boxlite", server)
 
 
 async def _machine(config: BoxliteConfig, environ: Mapping[str, str]) -> Place:
@@ -144,7 +159,7 @@ async def _machine(config: BoxliteConfig, environ: Mapping[str, str]) -> Place:
         await home.release(failed=False)
         msg = f"the BoxLite home {path} is open in this process with other registries"
         raise PrerequisiteError(msg, hint="give one of the recipes a `backend.home` of its own")
-    return Place(home.runtime, f"BOXLITE_HOME={path} boxlite", home)
+    return Place(home.runtime, f"BOXLITE_HOME={path} boxlite", home=home)
 
 
 def _open(home: _Home, environ: Mapping[str, str]) -> Runtime:

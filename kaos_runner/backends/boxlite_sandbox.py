@@ -13,6 +13,8 @@ from kaos_runner.kaos.posix import PosixKaos
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from kaos import Kaos
+
     from kaos_runner.backends.base import SandboxRequest
     from kaos_runner.backends.boxlite_runtime import Place
     from kaos_runner.kaos.boxlite_sdk import Box, Execution, Runtime
@@ -36,13 +38,14 @@ say home "${h:-/}"
 class BoxliteSandbox:
     """A box that was created here, or one that was there before."""
 
-    isolation = None
+    isolation: str | None = None
 
     def __init__(
         self, place: Place, box: Box, kaos: PosixKaos, transport: BoxliteTransport
     ) -> None:
         self.id = box.id
-        self.kaos = kaos
+        self.kaos: Kaos = kaos
+        self._kaos = kaos
         self._place, self._box, self._transport = place, box, transport
 
     async def keepalive(self, ttl: timedelta) -> None:
@@ -73,7 +76,7 @@ class BoxliteSandbox:
             await self._place.release()
 
     async def _let_go(self) -> None:
-        await self.kaos.aclose()
+        await self._kaos.aclose()
         await self._transport.aclose()
 
 

@@ -58,11 +58,18 @@ class BoxInfo(Protocol):
     state: BoxState
 
 
+class Network(Protocol):
+    """What a running box may reach."""
+
+    def update_outbound(self, spec: object) -> Awaitable[None]: ...
+
+
 class Box(Protocol):
     """A handle; it ends with `stop`."""
 
     id: str
     name: str | None
+    network: Network
 
     def start(self) -> Awaitable[None]: ...
     def stop(self) -> Awaitable[None]: ...

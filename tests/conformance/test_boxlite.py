@@ -13,6 +13,7 @@ from kaos_runner.backends.base import Labels, SandboxRequest
 from kaos_runner.backends.boxlite import BoxliteBackend
 from kaos_runner.backends.boxlite_config import BoxliteConfig
 from kaos_runner.recipe.model import Prompt, Recipe
+from kaos_runner.testing.backend_suite import BackendConformance, World
 from kaos_runner.testing.kaos_suite import KaosConformance
 from tests.debian import need
 from tests.emulators.boxlite import Emulator
@@ -81,3 +82,16 @@ class TestGnu(_Emulated):
 
 class TestBusybox(_Emulated):
     userland = "busybox"
+
+
+class TestBackend(BackendConformance):
+    @asynccontextmanager
+    async def world(self) -> AsyncIterator[World]:
+        need(missing_packages("gnu"))
+        with Emulator(key="k", page_size=2) as emulator:
+            request = request_for(
+                BoxliteConfig(url=emulator.url),
+                BOXLITE_API_KEY="k",
+                BOXLITE_REST_URL=emulator.url,
+            )
+            yield World(BoxliteBackend(), request)

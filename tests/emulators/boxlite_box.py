@@ -78,6 +78,7 @@ class Box:
     updated_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     init: asyncio.subprocess.Process | None = None
     inner_pid: int = 0
+    changing: asyncio.Lock = field(default_factory=asyncio.Lock)
     metrics: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -112,8 +113,11 @@ class Box:
 
     async def start(self) -> None:
         """Bring up process 1 of the box; no effect on a running one."""
-        if self.status == "running":
-            return
+        async with self.changing:
+            if self.status != "running":
+                await self._boot()
+
+    async def _boot(self) -> None:
         if not self.root.exists():
             await asyncio.to_thread(lay_out_root, self.root, self.userland)
         read_end, write_end = os.pipe()
@@ -140,12 +144,13 @@ class Box:
 
     async def stop(self) -> None:
         """End every process of the box; its files stay."""
-        if self.init is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.inner_pid, signal.SIGKILL)
-            await self.init.wait()
-            self.init = None
-        self._set_status("stopped")
+        async with self.changing:
+            if self.init is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.inner_pid, signal.SIGKILL)
+                await self.init.wait()
+                self.init = None
+            self._set_status("stopped")
 
     async def remove(self) -> None:
         """End the processes and delete the files."""

@@ -94,6 +94,7 @@ class Routes:
         router.add_post(f"{prefix}{box}/stop", self.stop)
         get(f"{prefix}{box}/metrics", self.metrics)
         router.add_put(f"{prefix}{box}/files", self.upload)
+        router.add_put(f"{prefix}{box}/network/outbound", self.restrict)
         get(f"{prefix}{box}/files", self.download)
         router.add_post(f"{prefix}{box}/snapshots", self.snapshot)
         get(f"{prefix}{box}/snapshots", self.list_snapshots)
@@ -240,6 +241,11 @@ class Routes:
         copy = box.directory / "snapshots" / str(facts["name"])
         await asyncio.to_thread(shutil.rmtree, box.root)
         await asyncio.to_thread(shutil.copytree, copy, box.root, symlinks=True)
+        return web.Response(status=204)
+
+    async def restrict(self, request: web.Request) -> web.Response:
+        """Remember a network policy; the emulator enforces it from the box's next start."""
+        self._box(request).spec["network"] = await request.json()
         return web.Response(status=204)
 
     # Files
