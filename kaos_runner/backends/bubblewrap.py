@@ -100,8 +100,9 @@ async def examine() -> Finding:
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         return Finding(False, "bubblewrap is not installed", INSTALL)
-    failure = await _try([bwrap, *_namespaces(network=False), "--ro-bind", "/", "/",
-                          "--proc", "/proc", "--dev", "/dev", "--", "/bin/sh", "-c", ":"])  # fmt: skip
+    everything = ["--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev"]
+    argv = [bwrap, *_namespaces(network=False), *everything, "--", "/bin/sh", "-c", ":"]
+    failure = await _try(argv)
     if failure is None:
         return Finding(True, bwrap)
     reason, hint = explain(failure, {str(p): _value(p) for p in USERNS_SWITCHES})

@@ -20,7 +20,7 @@ _SPECIAL = ("", ".", "..")
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A glob, taken apart: a `prefix` that needs no listing, and the `parts` that are matched below it."""
+    """A glob: a `prefix` that needs no listing, and the `parts` that are matched below it."""
 
     prefix: str
     parts: tuple[str, ...]
@@ -54,9 +54,9 @@ class Tree:
     """Directories that were listed, by their path relative to the glob's root."""
 
     entries: dict[str, dict[str, Kind] | None] = field(default_factory=dict)
-    """None: it is not there, or not a directory. Unreadable directories are empty, as for pathlib."""
+    """None: no directory. Unreadable directories are empty, as for pathlib."""
     wanted: dict[str, int | None] = field(default_factory=dict)
-    """Directories that a selection missed, with the depth that it needs of them; None for no limit."""
+    """Directories that a selection missed, with the depth it needs of them; None: no limit."""
 
     def children(self, path: str, depth: int | None) -> dict[str, Kind]:
         """The entries of a directory, or none and a note that it is wanted."""
@@ -113,7 +113,10 @@ def parse(pattern: str, *, case_sensitive: bool) -> Pattern:
 
 
 def select(tree: Tree, pattern: Pattern) -> list[str]:
-    """Every match relative to the glob's root, as often as pathlib yields it; complete if `tree.wanted` is empty."""
+    """Every match relative to the glob's root, as often as pathlib yields it.
+
+    It is complete when `tree.wanted` is empty.
+    """
     if pattern.prefix and not tree.is_directory(pattern.prefix):
         return []
     return list(_select(tree, pattern, pattern.prefix, pattern.parts, exists=bool(pattern.prefix)))

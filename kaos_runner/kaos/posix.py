@@ -1,8 +1,9 @@
-"""KAOS through POSIX `sh`: everything that pykaos' `Kaos` demands, over a transport that can run a command.
+"""KAOS through POSIX `sh`: the whole of pykaos' `Kaos`, over a transport that can run a command.
 
-A file operation is one operation of the transport: a shell script with its arguments in argv. It behaves as pykaos'
-`LocalKaos` does, errors included, with three differences: the working directory belongs to the instance, `exec` ignores
-`env` (the transport fixes the environment), and a line may have any length.
+A file operation is one operation of the transport: a shell script with its arguments in argv. It
+behaves as pykaos' `LocalKaos` does, errors included, with three differences: the working directory
+belongs to the instance, `exec` ignores `env` (the transport fixes the environment), and a line of
+a process's output may have any length.
 """
 
 from __future__ import annotations
@@ -52,17 +53,24 @@ class Completed:
 class Transport(Protocol):
     """Runs commands in one sandbox, with an environment that is fixed when it is made.
 
-    Both methods raise ConnectionError when the sandbox is gone, after telling `SandboxRequest.on_lost` once.
+    Both methods raise ConnectionError when the sandbox is gone, after they have told
+    `SandboxRequest.on_lost` once.
     """
 
     async def run(
         self, argv: Sequence[str], *, cwd: str | None, stdin: bytes | None = None
     ) -> Completed:
-        """Run one command to its end; without `stdin` it reads EOF at once. Cancelled, it kills the whole group."""
+        """Run one command to its end; without `stdin` it reads EOF at once.
+
+        Cancelled, it kills the command with everything that it started.
+        """
         ...
 
     async def start(self, argv: Sequence[str], *, cwd: str) -> KaosProcess:
-        """Start a command: binary streams with back-pressure, real EOF, and `kill` of the whole group."""
+        """Start a command: binary streams with back-pressure, real EOF, `kill` of the whole group.
+
+        `returncode` is -N for a command that signal N ended, or 128 + N where nobody can tell.
+        """
         ...
 
 
@@ -120,7 +128,9 @@ class PosixKaos:
         directories: Iterable[StrOrKaosPath] = (),
         globs: Iterable[tuple[StrOrKaosPath, str]] = (),
     ) -> Iterator[Snapshot]:
-        """Keep what is learnt about paths until the end of the scope; the first request fetches all that is named.
+        """Keep what is learnt about paths until the end of the scope.
+
+        The first request fetches everything that is named here.
 
         Args:
             paths: whose stat will be asked for, and the content where they are small files.
@@ -188,7 +198,7 @@ class PosixKaos:
     async def glob(
         self, path: StrOrKaosPath, pattern: str, *, case_sensitive: bool = True
     ) -> AsyncGenerator[KaosPath]:
-        """Everything below a directory that matches, as `pathlib.Path.glob` yields it, in no particular order."""
+        """Everything below a directory that matches, as `pathlib.Path.glob` has it, unordered."""
         parsed = _parse(pattern, case_sensitive=case_sensitive)
         for match in await self._matches(self._absolute(path), parsed):
             yield _kaos_path(str(path), match)
@@ -289,7 +299,7 @@ class PosixKaos:
     async def readlines(
         self, path: StrOrKaosPath, *, encoding: str = "utf-8", errors: Errors = "strict"
     ) -> AsyncGenerator[str]:
-        """The lines of a file with their ends; a long file is streamed, and no more of it read than is used."""
+        """The lines of a file with their ends; a long file is streamed as far as it is used."""
         content = await self._beginning(path)
         lines = Lines(encoding, errors)
         for line in lines.feed(content, final=len(content) != FIRST_READ):
@@ -322,7 +332,7 @@ class PosixKaos:
     # -- writing
 
     async def writebytes(self, path: StrOrKaosPath, data: bytes) -> int:
-        """Make `data` the content of a file; symlinks are followed, an existing file keeps its mode."""
+        """Make `data` the content of a file; links are followed, a file keeps its mode."""
         await self._write(scripts.WRITE, path, bytes(data))
         return len(data)
 
@@ -384,8 +394,12 @@ class PosixKaos:
 
     # -- processes
 
-    async def exec(self, *args: str, env: Mapping[str, str] | None = None) -> KaosProcess:  # noqa: ARG002
-        """Start a program in the working directory; `env` is ignored, it holds the host's variables."""
+    async def exec(
+        self,
+        *args: str,
+        env: Mapping[str, str] | None = None,  # noqa: ARG002 - part of the protocol
+    ) -> KaosProcess:
+        """Start a program in the working directory; `env` is ignored: it is the host's."""
         if not args:
             msg = "At least one argument (the program to execute) is required."
             raise ValueError(msg)

@@ -33,7 +33,7 @@ class Item:
     """Absolute."""
     listing: bool = False
     limit: int | None = None
-    """For a stat: how many bytes of content are welcome. For a listing: its depth; None for no limit."""
+    """For a stat: bytes of content that are welcome. For a listing: its depth; None: no limit."""
     name: str = "*"
 
     def arguments(self) -> list[str]:

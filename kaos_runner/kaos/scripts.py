@@ -1,7 +1,8 @@
-"""The shell scripts behind every file operation, for POSIX `sh` with coreutils and findutils, or busybox.
+"""The shell scripts behind every file operation, for POSIX `sh` with coreutils, or busybox.
 
-A script says what went wrong by its exit code, or by the code in a record: it finds the reason with tests of its own,
-since messages differ between systems. All paths are absolute, and so never mistaken for an option.
+A script says what went wrong by its exit code, or by the code in a record: it finds the reason with
+tests of its own, since messages differ between systems. All paths are absolute, and so never
+mistaken for an option.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ n=${r%%/*}; r=${r#"$n"}
 [ ${#n} -le 255 ] || { c=46; return; }
 d=$d$n
 [ -e "$d" ] || { c=40
-[ -L "$d" ] && case $(stat -L "$d" 2>&1) in *"oo many levels of symbolic links"|*" link loop") c=45;; *denied) c=44;; esac
+[ -L "$d" ] && case $(stat -L "$d" 2>&1) in
+*"oo many levels of symbolic links"|*" link loop") c=45;; *denied) c=44;; esac
 return; }
 [ -z "$r" ] || [ -d "$d" ] || { c=41; return; }
 d=$d/
@@ -64,8 +66,9 @@ STAT_FORMAT = "%s %f %i %d %h %u %g %x %y %z"
 STAT_FIELDS = 16
 
 # TOKEN STAT_FORMAT LIST_FORMAT, then KIND PATH NUMBER NAME for each item.
-# s: the stat of PATH, and up to NUMBER bytes of a regular file's content (a head of it where it is longer).
-# d: the entries of PATH down to the depth NUMBER (empty: all), others than directories and links only if like NAME.
+# s: the stat of PATH, and up to NUMBER bytes of a regular file (a head of it where it is longer).
+# d: the entries of PATH down to the depth NUMBER (empty: all); but for directories and links, only
+# those like NAME.
 # Records begin with the token, which no file can hold: it is made anew for each request.
 PROBE = (
     _WHY
@@ -85,7 +88,8 @@ printf '%sc' "$T"; head -c "$m" "$p"
 else
 if [ -d "$p" ]; then [ -r "$p" ] && [ -x "$p" ] || c=44; else why "$p"; [ $c = 50 ] && c=41; fi
 printf '%sd%s\n' "$T" $c
-[ $c = 0 ] && (cd -P "$p" && find . -mindepth 1 ${m:+-maxdepth $m} \( -type d -o -type l -o -name "$w" \) \
+[ $c = 0 ] && (cd -P "$p" && find . -mindepth 1 ${m:+-maxdepth $m} \
+\( -type d -o -type l -o -name "$w" \) \
 -exec stat -c "${T}l$G %n" {} + -type l -exec stat -L -c "${T}t$G %n" {} +) 2>/dev/null
 fi
 done; exit 0
@@ -107,7 +111,8 @@ READ_REST = r"""exec tail -c "+$(($2 + 1))" "$1"
 
 _WRITE_FAILED = r"""why "$1"
 if [ $c = 50 ]; then [ -w "$1" ] || c=44
-elif [ $c = 40 ] && [ "$d" = "$1" ] && [ -d "${1%/*}/" ] && ! [ -w "${1%/*}/" ]; then c=44; fi; exit $c
+elif [ $c = 40 ] && [ "$d" = "$1" ] && [ -d "${1%/*}/" ] && ! [ -w "${1%/*}/" ]; then c=44; fi
+exit $c
 """
 
 # PATH STAT_FORMAT: stdin becomes the content; the new stat is printed.
@@ -119,13 +124,15 @@ cat >"$1" && { stat -L -c "$2" "$1"; exit 0; }
     + _WRITE_FAILED
 )
 
-# PATH STAT_FORMAT SIZE MARK: stdin is appended in one write(2), but for its first MARK bytes where PATH is not empty.
+# PATH STAT_FORMAT SIZE MARK: stdin is appended in one write(2), without its first MARK bytes where
+# PATH is not empty.
 APPEND = (
     _WHY
     + r"""[ -d "$1" ] && exit 42
-n=$3; [ "$4" -gt 0 ] && [ -s "$1" ] && { dd bs=1 count="$4" of=/dev/null 2>/dev/null; n=$((n - $4)); }
-if [ "$n" -gt 4096 ] && dd if=/dev/null of=/dev/null iflag=fullblock oflag=append conv=notrunc 2>/dev/null
-then dd of="$1" bs="$n" iflag=fullblock oflag=append conv=notrunc 2>/dev/null
+n=$3
+[ "$4" -gt 0 ] && [ -s "$1" ] && { dd bs=1 count="$4" of=/dev/null 2>/dev/null; n=$((n - $4)); }
+w='iflag=fullblock oflag=append conv=notrunc'
+if [ "$n" -gt 4096 ] && dd if=/dev/null of=/dev/null $w 2>/dev/null; then dd of="$1" bs="$n" $w
 else cat >>"$1"; fi && { stat -L -c "$2" "$1"; exit 0; }
 """
     + _WRITE_FAILED
@@ -140,7 +147,8 @@ mkdir -p "$2" 2>/dev/null; mkdir "$1" 2>/dev/null && exit 0; fi
 [ "$4" = 1 ] && [ -d "$1" ] && exit 0
 { [ -e "$1" ] || [ -L "$1" ]; } && exit 43
 why "$2"
-[ $c = 40 ] && [ "$3" = 1 ] && { if [ -L "$d" ]; then c=43; else d=${d%/*}; [ -w "$d/" ] || c=44; fi; }
+[ $c = 40 ] && [ "$3" = 1 ] && {
+if [ -L "$d" ]; then c=43; else d=${d%/*}; [ -w "$d/" ] || c=44; fi; }
 if [ $c = 50 ]; then if ! [ -d "$2" ]; then c=41; else
 why "$1"; [ $c = 40 ] && ! [ -w "$2" ] && c=44; fi; fi
 [ -d "$2" ] && mkdir "$1" && exit 0
@@ -155,8 +163,9 @@ why "$1"; if [ $c = 50 ]; then if [ -d "$1" ]; then c=44; else c=41; fi; fi; exi
 """
 )
 
-# How an argument that is not UTF-8 survives a transport that carries text: as octal escapes, undone here.
-_DECODE = r"""i=$#; while [ $i -gt 0 ]; do a=$(printf '%b.' "$1"); shift; set -- "$@" "${a%.}"; i=$((i - 1)); done
+# How an argument that is not UTF-8 survives a transport that carries text: as octal escapes.
+_DECODE = r"""i=$#; while [ $i -gt 0 ]; do
+a=$(printf '%b.' "$1"); shift; set -- "$@" "${a%.}"; i=$((i - 1)); done
 """
 
 
@@ -175,11 +184,15 @@ def program(arguments: Sequence[str]) -> list[str]:
 
 
 def error(code: int, path: str, stderr: bytes = b"") -> OSError:
-    """The error that LocalKaos would raise; `code` is a script's, `stderr` decides where the tests could not."""
+    """The error that LocalKaos would raise.
+
+    `code` is a script's; `stderr` decides where the script's tests could not.
+    """
     number = CODES.get(code, errno.EIO)
     text = stderr.decode("utf-8", "replace").rstrip()
+    ends = tuple(text.splitlines())
     if number in (errno.EIO, errno.EACCES, errno.ENOENT):
-        number = next((n for m, n in _MESSAGES.items() if text.endswith(m)), number)
+        number = next((n for m, n in _MESSAGES.items() if any(e.endswith(m) for e in ends)), number)
     reason = os.strerror(number)
     if number == errno.EIO and text:
         reason = f"{reason} ({text[-500:]})"

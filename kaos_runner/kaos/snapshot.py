@@ -20,7 +20,7 @@ CONTENT_LIMIT = 256 * 1024
 
 @dataclass(slots=True)
 class Snapshot:
-    """The scope of one tool call: answers from what is known, and plans what the first request fetches with it."""
+    """The scope of one tool call: what is known, and what the next request fetches besides."""
 
     owner: object
     """The Kaos that it belongs to."""

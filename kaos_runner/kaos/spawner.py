@@ -1,4 +1,4 @@
-"""A small program that starts processes for the local transport: one for each sandbox, inside of it.
+"""A small program that starts processes for the local transport: one in each sandbox.
 
 It stands alone: it is run by file name, isolated from site-packages, as the first process of a
 bubblewrap or as a plain child. One socket, whose descriptor is its only argument, carries

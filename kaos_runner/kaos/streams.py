@@ -17,7 +17,8 @@ HIGH_WATER = 4 * 1024 * 1024
 class ByteReader:
     """An `AsyncReadable` that a transport feeds; lines may have any length.
 
-    A producer that can wait calls `await room()` before each chunk; one that cannot gives `pause` and `resume`.
+    A producer that can wait calls `await room()` before each chunk; one that cannot gives `pause`
+    and `resume`.
     """
 
     def __init__(
@@ -151,7 +152,8 @@ class ByteReader:
 class ByteWriter:
     """An `AsyncWritable` whose chunks a task sends in order; small writes are sent together.
 
-    `send` and `close` are the transport's. `drain` returns once everything was sent, and raises what `send` raised.
+    `send` and `close` are the transport's. `drain` returns once everything was sent, and raises
+    what `send` raised.
     """
 
     def __init__(
@@ -227,12 +229,12 @@ class ByteWriter:
             if self._closing and not self._closed.is_set():
                 self._closed.set()
                 await self._close()
-        except Exception as error:  # noqa: BLE001 - drain raises it
+        except Exception as error:  # drain raises it
             self.abort(error)
 
 
 class Lines:
-    """Splits bytes that come in chunks into lines of text, line ends as Python's text files have them."""
+    """Splits bytes that come in chunks into lines of text, with line ends as Python reads them."""
 
     def __init__(self, encoding: str, errors: Literal["strict", "ignore", "replace"]) -> None:
         decoder = codecs.getincrementaldecoder(encoding)(errors)

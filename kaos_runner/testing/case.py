@@ -1,4 +1,4 @@
-"""How the suites' cases are written: async methods that get what they test, run as plain pytest methods."""
+"""How the suites' cases are written: async methods, run as plain pytest methods."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _HasKaos(Protocol):
 
 
 def case[S: _HasKaos](test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """Make a pytest method of `async def test_x(self, k, ...)`: `k` is a fresh Kaos, bound as the current one."""
+    """Make a pytest method of `async def test_x(self, k)`; `k` is fresh, and the current Kaos."""
     signature = inspect.signature(test)
     names = [p for name, p in signature.parameters.items() if name != "k"]
 
