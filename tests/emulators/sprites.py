@@ -21,11 +21,13 @@ from aiohttp import web
 
 from tests.emulators.sprites_faults import Behaviour, Fault, Kind, Log
 from tests.emulators.sprites_machine import missing_packages
-from tests.emulators.sprites_service import Service, Sprite
+from tests.emulators.sprites_service import Service
 
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Coroutine
+
+    from tests.emulators.sprites_fleet import Sprite
 
 TOKEN = "emulated-org/1/sprite-token-of-the-emulator"
 
@@ -87,11 +89,11 @@ class SpritesEmulator:
     @property
     def names(self) -> list[str]:
         """All sprites, sorted."""
-        return sorted(self._service.sprites)
+        return sorted(self._service.fleet.sprites)
 
     def sprite(self, name: str) -> Sprite:
         """One sprite, to look into."""
-        return self._service.sprites[name]
+        return self._service.fleet.sprites[name]
 
     def counts(self) -> Counter[str]:
         """How many requests of each operation have come in."""
@@ -107,15 +109,15 @@ class SpritesEmulator:
 
     def sleep(self, name: str) -> None:
         """Send a sprite to sleep: it goes cold, its processes end."""
-        self._do(self._service.sleep(self.sprite(name)))
+        self._do(self._service.fleet.sleep(self.sprite(name)))
 
     def lose(self, name: str) -> None:
         """Make a sprite vanish, as when somebody else deletes it."""
-        self._do(self._service.remove(self.sprite(name)))
+        self._do(self._service.fleet.remove(self.sprite(name)))
 
     def processes(self) -> list[str]:
         """The command lines of everything that runs in any sprite."""
-        machines = [sprite.machine for sprite in list(self._service.sprites.values())]
+        machines = [sprite.machine for sprite in list(self._service.fleet.sprites.values())]
         return [line for machine in machines for line in machine.processes()]
 
     def settled(self, *, patience: float = 5.0) -> list[str]:
