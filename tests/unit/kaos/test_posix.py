@@ -61,6 +61,19 @@ class TestBash(_OverAShell):
     package = "bash"
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="the other classes are another user than root")
+class TestAnotherUser(_OverAShell):
+    """The user is not root, so that permissions are denied."""
+
+    shell = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "sh")
+    package = "util-linux"
+
+    def environ(self, top: Path) -> dict[str, str]:
+        top.chmod(0o755)
+        os.chown(top / "work", 65534, 65534)
+        return super().environ(top)
+
+
 class TestBusybox(_OverAShell):
     """Everything is busybox: the shell and every program that a script calls."""
 
