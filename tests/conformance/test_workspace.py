@@ -6,15 +6,16 @@ import asyncio
 import os
 import subprocess
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import pytest
-from sprites.async_client import AsyncSpritesClient
 
+from kaos_runner.backends.base import Labels, SandboxRequest
 from kaos_runner.backends.boxlite import BoxliteBackend
 from kaos_runner.backends.boxlite_config import BoxliteConfig
-from kaos_runner.backends.e2b import E2bBackend
-from kaos_runner.backends.local import LocalBackend
+from kaos_runner.backends.e2b import E2bBackend, E2bConfig
+from kaos_runner.backends.local import LocalBackend, LocalConfig
+from kaos_runner.backends.sprites import SpritesBackend, SpritesConfig
 from kaos_runner.recipe.model import (
     ChangedCheck,
     FileCheck,
@@ -22,18 +23,17 @@ from kaos_runner.recipe.model import (
     PatchArtifact,
     PathArtifact,
     PathFile,
+    Prompt,
+    Recipe,
     RunCheck,
 )
 from kaos_runner.workspace import Baseline, collect, run_check, run_command, upload
-from tests.conformance import test_boxlite as boxlite
-from tests.conformance import test_e2b as e2b
-from tests.conformance import test_sprites as sprites
 from tests.debian import need
 from tests.emulators import boxlite_box, e2b_box, sprites_machine
 from tests.emulators.boxlite import Emulator
 from tests.emulators.e2b import running
 from tests.emulators.sprites import SpritesEmulator
-from tests.unit.backends.local_requests import labels, request, requires_bubblewrap
+from tests.unit.backends.local_requests import requires_bubblewrap
 from tests.unit.workspace.boxes import git
 
 if TYPE_CHECKING:
@@ -42,9 +42,12 @@ if TYPE_CHECKING:
 
     from kaos import Kaos
 
+    from kaos_runner.backends.base import Backend
+    from kaos_runner.recipe.model import BackendConfig
     from tests.emulators.boxlite_box import Userland
 
 LARGE = os.urandom(3_000_001)
+LABELS = Labels(run_id="20261123-090000-abcdef", recipe="journey", digest="0" * 64, version="0")
 
 
 class _Journey:
@@ -140,12 +143,21 @@ def _host(tmp_path: Path) -> Path:
     return host
 
 
-class _Local(_Journey):
-    isolation: ClassVar[str]
+class _OfBackend(_Journey):
+    """A sandbox of its own for each case, as a run would make it."""
+
+    backend: ClassVar[type[Backend]]
+    config: ClassVar[BackendConfig]
+    environ: ClassVar[Mapping[str, str]] = {}
+    isolation: ClassVar[Literal["bubblewrap", "none"] | None] = None
 
     @asynccontextmanager
     async def kaos(self) -> AsyncIterator[Kaos]:
-        sandbox = await LocalBackend().create(request(isolation=self.isolation), labels())
+        recipe = Recipe(
+            version=1, name="journey", backend=self.config, prompts=(Prompt(text="unused"),)
+        )
+        request = SandboxRequest(recipe=recipe, environ=self.environ, isolation=self.isolation)
+        sandbox = await self.backend().create(request, LABELS)
         try:
             yield sandbox.kaos
         finally:
@@ -153,16 +165,21 @@ class _Local(_Journey):
 
 
 @requires_bubblewrap
-class TestBubblewrap(_Local):
+class TestBubblewrap(_OfBackend):
+    backend = LocalBackend
+    config = LocalConfig()
     isolation = "bubblewrap"
 
 
-class TestUnisolated(_Local):
+class TestUnisolated(_OfBackend):
+    backend = LocalBackend
+    config = LocalConfig()
     isolation = "none"
 
 
-class TestE2b(_Journey):
-    environ: ClassVar[Mapping[str, str]]
+class TestE2b(_OfBackend):
+    backend = E2bBackend
+    config = E2bConfig()
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
@@ -172,37 +189,24 @@ class TestE2b(_Journey):
             cls.environ = emulator.environ()
             yield
 
-    @asynccontextmanager
-    async def kaos(self) -> AsyncIterator[Kaos]:
-        sandbox = await E2bBackend().create(e2b.request_of(self.environ), e2b.LABELS)
-        try:
-            yield sandbox.kaos
-        finally:
-            await sandbox.destroy()
 
-
-class TestSprites(_Journey):
-    emulator: ClassVar[SpritesEmulator]
+class TestSprites(_OfBackend):
+    backend = SpritesBackend
+    config = SpritesConfig()
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
     def _service(cls) -> Iterator[None]:
         need(sprites_machine.missing_packages())
         with SpritesEmulator() as emulator:
-            cls.emulator = emulator
-            asyncio.run(_sprite(emulator))
+            cls.environ = emulator.environ
             yield
 
-    @asynccontextmanager
-    async def kaos(self) -> AsyncIterator[Kaos]:
-        emulator = self.emulator
-        async with sprites.kaos_in(emulator.token, emulator.url, sprites.SPRITE) as kaos:
-            yield kaos
 
-
-class _Boxlite(_Journey):
+class _Boxlite(_OfBackend):
+    backend = BoxliteBackend
+    environ: ClassVar[Mapping[str, str]] = {"BOXLITE_API_KEY": "k"}
     userland: ClassVar[Userland]
-    config: ClassVar[BoxliteConfig]
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
@@ -212,15 +216,6 @@ class _Boxlite(_Journey):
             cls.config = BoxliteConfig(url=emulator.url)
             yield
 
-    @asynccontextmanager
-    async def kaos(self) -> AsyncIterator[Kaos]:
-        wanted = boxlite.request_for(self.config, BOXLITE_API_KEY="k")
-        sandbox = await BoxliteBackend().create(wanted, boxlite.LABELS)
-        try:
-            yield sandbox.kaos
-        finally:
-            await sandbox.destroy()
-
 
 class TestBoxliteGnu(_Boxlite):
     userland = "gnu"
@@ -228,8 +223,3 @@ class TestBoxliteGnu(_Boxlite):
 
 class TestBoxliteBusybox(_Boxlite):
     userland = "busybox"
-
-
-async def _sprite(emulator: SpritesEmulator) -> None:
-    async with AsyncSpritesClient(emulator.token, emulator.url) as client:
-        await client.create_sprite(sprites.SPRITE)
