@@ -6,10 +6,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from kaos_runner import __version__, events
-from kaos_runner.agent import preload
+from kaos_runner.agent.preload import preload
 from kaos_runner.backends.base import Checkpointing, Labels, SandboxRequest
 from kaos_runner.errors import CleanupError, KaosRunnerError, SandboxError
 
@@ -52,17 +52,19 @@ class Lease:
     async def open(self) -> Sandbox:
         """Create or connect, while the agent's SDK is imported beside it."""
         opening = asyncio.ensure_future(self._connect() if self.plan.sandbox_id else self._create())
-        # A turn of the loop: the provider's SDK is imported before the thread of `preload` starts,
-        # since two imports at once wait for each other's lock.
-        await asyncio.sleep(0)
-        preloading = asyncio.ensure_future(preload())
+        tasks: set[asyncio.Future[Any]] = {opening}
         try:
+            # A turn of the loop: the provider's SDK is imported before the thread of `preload`
+            # starts, since two imports at once wait for each other's lock.
+            await asyncio.sleep(0)
+            preloading = asyncio.ensure_future(preload())
+            tasks.add(preloading)
             async with deadline(OPEN_TIMEOUT, "the sandbox was not ready"):
                 sandbox = await opening
             await preloading
         except BaseException:
             opening.cancel()
-            await asyncio.wait({opening, preloading})
+            await asyncio.wait(tasks)
             raise
         self._tell_ready(sandbox)
         return sandbox

@@ -19,8 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from kaos_runner.agent import preload
 from kaos_runner.agent.environment import claim
+from kaos_runner.agent.preload import preload
 from kaos_runner.events import Bus
 from kaos_runner.ledger import Ledger
 from kaos_runner.plan import Options, make_plan
