@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kaos_runner.agent.environment import claim
-    from kaos_runner.agent.preload import preload
     from kaos_runner.agent.session import AgentSession, open_session
     from kaos_runner.agent.spec import ApprovalQuestion, Provider, SessionSpec, Totals, Turn
 
@@ -23,10 +22,9 @@ __all__ = [
     "Turn",
     "claim",
     "open_session",
-    "preload",
 ]
 
-_HOMES = {"claim": "environment", "preload": "preload"} | dict.fromkeys(
+_HOMES = {"claim": "environment"} | dict.fromkeys(
     ("AgentSession", "open_session"), "session"
 )
 
