@@ -10,62 +10,39 @@ import asyncio
 import re
 import secrets as random
 from contextlib import aclosing
-from typing import TYPE_CHECKING, ClassVar, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING, ClassVar
 
 from kaos_runner.backends.base import Defaults, Diagnosis, Feature, OwnedSandbox
+from kaos_runner.backends.sprites_config import (
+    NAME_PATTERN,
+    SpritesConfig,
+    config_of,
+    of_fields,
+    of_hosts,
+    policy_of,
+    sizes_of,
+    wishes_of,
+)
 from kaos_runner.errors import KaosRunnerError, Problem, SandboxError
-from kaos_runner.recipe.model import BackendConfig, Size
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 
     from sprites.async_sprite import AsyncSprite
-    from sprites.types import NetworkPolicy, SpriteInfo
+    from sprites.types import SpriteInfo
 
     from kaos_runner.backends.base import Labels, SandboxRequest
     from kaos_runner.backends.sprites_sandbox import SpriteSandbox
     from kaos_runner.backends.sprites_service import SpriteService
     from kaos_runner.kaos.sprites import SpritesTransport
-    from kaos_runner.recipe.model import Network, Recipe
+    from kaos_runner.recipe.model import BackendConfig, Recipe
 
 PREFIX = "kimi-agent-"
-NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?$"
-"""The name and the organisation's must fit one DNS label together."""
-
 UNDO_PATIENCE = 30.0
 """Seconds that a cancelled create may take to come to its end, before it is looked for."""
 
 _RUN, _RECIPE = "kaos-runner-run-id=", "kaos-runner-recipe="
-_ADDRESS = re.compile(r"^[0-9.]+(/[0-9]+)?$|:|/")
 _PASSED_ON = "passed on; the service may accept and ignore it"
-
-
-class SpritesConfig(BackendConfig):
-    """A sandbox in Fly.io Sprites."""
-
-    type: Literal["sprites"] = "sprites"
-    name: str | None = Field(default=None, pattern=NAME_PATTERN)
-    """The sprite to connect to, never deleted. Defaults to `SPRITE_NAME`; else one is created."""
-    create_as: str | None = Field(default=None, pattern=NAME_PATTERN)
-    """The name of the sprite that is created. Defaults to `kimi-agent-` and eight letters."""
-    region: str | None = None
-    """Where it is created; the service may ignore it."""
-    cpus: int | None = Field(default=None, ge=1)
-    """The service may ignore it."""
-    memory: Size | None = None
-    """The service may ignore it."""
-    storage: Size | None = None
-    """The service may ignore it."""
-    wait_for_capacity: bool = False
-    """Wait until there is room for one more sprite, rather than fail."""
-    url: Literal["sprite", "public"] | None = None
-    """Who may open the sprite's URL: the organisation's members, or everybody."""
-    checkpoint: Literal["before_run"] | None = None
-    """Make a checkpoint of the files before anything is changed."""
-    restore: Literal["on_failure"] | None = None
-    """Bring that checkpoint back after a run that did not succeed, once the artifacts are home."""
 
 
 class SpritesBackend:
@@ -100,35 +77,19 @@ class SpritesBackend:
 
     def sandbox_id(self, recipe: Recipe, environ: Mapping[str, str]) -> str | None:
         """The sprite to connect to: the recipe's, or `SPRITE_NAME`."""
-        return _config(recipe).name or environ.get("SPRITE_NAME") or None
+        return config_of(recipe).name or environ.get("SPRITE_NAME") or None
 
     # -- problems
 
     def problems(self, recipe: Recipe, environ: Mapping[str, str]) -> list[Problem]:
         """What is missing or cannot be, found without the network."""
-        found = [*self._of_fields(recipe), *_of_hosts(recipe.network)]
+        found = [*of_fields(recipe), *of_hosts(recipe.network)]
         if not environ.get("SPRITE_TOKEN"):
             hint = "export SPRITE_TOKEN; `sprite org auth` makes one"
             found.append(Problem(message="the Sprites token is missing", hint=hint))
         name = environ.get("SPRITE_NAME")
         if name and not re.fullmatch(NAME_PATTERN, name):
             found.append(Problem(message="SPRITE_NAME is not the name of a sprite"))
-        return found
-
-    def _of_fields(self, recipe: Recipe) -> list[Problem]:
-        config, found = _config(recipe), []
-        if recipe.image is not None:
-            hint = "leave `image` out, and install what is needed in `setup`"
-            found.append(Problem(path="image", message="a sprite has no image", hint=hint))
-        if recipe.workdir and not recipe.workdir.startswith("/"):
-            found.append(Problem(path="workdir", message="`workdir` must be absolute on Sprites"))
-        if config.restore and not config.checkpoint:
-            hint = "add `checkpoint: before_run`"
-            message = "`restore` needs a checkpoint to go back to"
-            found.append(Problem(path="backend.restore", message=message, hint=hint))
-        if config.name and config.create_as:
-            message = "`name` connects and `create_as` creates: only one can be meant"
-            found.append(Problem(path="backend.create_as", message=message))
         return found
 
     # -- create and connect
@@ -140,14 +101,14 @@ class SpritesBackend:
             PrerequisiteError: the token is refused, or the service cannot be reached.
             SandboxError: anything else.
         """
-        config = _config(request.recipe)
+        config = config_of(request.recipe)
         name = config.create_as or PREFIX + random.token_hex(4)
         texts = [f"{key}={value}" for key, value in labels.as_dict().items()]
         service = _service(request)
-        creating = asyncio.ensure_future(service.create(name, texts, **_wishes(config)))
+        creating = asyncio.ensure_future(service.create(name, texts, **wishes_of(config)))
         try:
             sprite = await asyncio.shield(creating)
-            if _sizes(config):
+            if sizes_of(config):
                 request.notify("info", "Sprites may ignore region and sizes")
             return await self._open(service, sprite, request)
         except BaseException:
@@ -166,7 +127,7 @@ class SpritesBackend:
         service = _service(request)
         try:
             sprite = await service.get(sandbox_id)
-            if (url := _config(request.recipe).url) is not None:
+            if (url := config_of(request.recipe).url) is not None:
                 await service.set_url(sprite, url)
             return await self._open(service, sprite, request)
         except BaseException:
@@ -182,7 +143,7 @@ class SpritesBackend:
 
         recipe = request.recipe
         await service.wake(sprite)
-        policy = _policy(recipe.network)
+        policy = policy_of(recipe.network)
         if policy is not None:
             await service.set_policy(sprite, policy)
         env = {**recipe.env, **request.secrets}
@@ -192,7 +153,7 @@ class SpritesBackend:
         workdir = recipe.workdir or self.defaults.workdir or "/"
         home = await _make_workdir(transport, workdir)
         kaos = PosixKaos(transport, name=NAME, home=home, cwd=workdir)
-        return SpriteSandbox(service, sprite, kaos, _config(recipe), request.notify)
+        return SpriteSandbox(service, sprite, kaos, config_of(recipe), request.notify)
 
     # -- what there is
 
@@ -227,11 +188,6 @@ class SpritesBackend:
         return found
 
 
-def _config(recipe: Recipe) -> SpritesConfig:
-    assert isinstance(recipe.backend, SpritesConfig)  # the recipe's `type` chose this backend
-    return recipe.backend
-
-
 def _service(request: SandboxRequest) -> SpriteService:
     from kaos_runner.backends.sprites_service import SpriteService
 
@@ -242,49 +198,6 @@ def _service_of(environ: Mapping[str, str]) -> SpriteService:
     from kaos_runner.backends.sprites_service import SpriteService
 
     return SpriteService(environ, lambda *_: None)
-
-
-def _of_hosts(network: Network) -> list[Problem]:
-    found = []
-    for key in ("allow", "deny"):
-        for index, host in enumerate(getattr(network, key)):
-            if _ADDRESS.search(host):
-                message = f"Sprites filters by name, and {host!r} is not one"
-                found.append(Problem(path=f"network.{key}[{index}]", message=message))
-    return found
-
-
-def _sizes(config: SpritesConfig) -> dict[str, int | str]:
-    wanted = {
-        "region": config.region,
-        "cpus": config.cpus,
-        "ram_mb": config.memory and max(1, config.memory // 2**20),
-        "storage_gb": config.storage and max(1, config.storage // 2**30),
-    }
-    return {key: value for key, value in wanted.items() if value is not None}
-
-
-def _wishes(config: SpritesConfig) -> dict[str, object]:
-    from sprites.types import SpriteConfig, URLSettings
-
-    sizes = _sizes(config)
-    return {
-        "config": SpriteConfig(**sizes) if sizes else None,  # type: ignore[arg-type]
-        "url_settings": URLSettings(auth=config.url) if config.url else None,
-        "wait_for_capacity": config.wait_for_capacity,
-    }
-
-
-def _policy(network: Network) -> NetworkPolicy | None:
-    """The policy; None where nothing is restricted, and a connected sprite keeps its own."""
-    from sprites.types import NetworkPolicy, PolicyRule
-
-    if network.default == "allow" and not network.deny:
-        return None
-    listed = network.allow if network.default == "deny" else network.deny
-    other = "allow" if network.default == "deny" else "deny"
-    rules = [PolicyRule(domain=host, action=other) for host in listed]
-    return NetworkPolicy([*rules, PolicyRule(domain="*", action=network.default)])
 
 
 async def _make_workdir(transport: SpritesTransport, workdir: str) -> str:

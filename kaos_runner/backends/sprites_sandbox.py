@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kaos import Kaos
     from sprites.async_sprite import AsyncSprite
 
-    from kaos_runner.backends.sprites import SpritesConfig
+    from kaos_runner.backends.sprites_config import SpritesConfig
     from kaos_runner.backends.sprites_service import SpriteService
     from kaos_runner.kaos.posix import PosixKaos
     from kaos_runner.kaos.sprites import SpritesTransport

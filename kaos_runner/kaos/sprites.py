@@ -12,38 +12,35 @@ from sprites import NetworkError, SpriteError
 
 from kaos_runner.errors import SandboxLostError
 from kaos_runner.kaos import scripts
-from kaos_runner.kaos.posix import Completed, PosixKaos
-from kaos_runner.kaos.sprites_process import (
+from kaos_runner.kaos.posix import Completed
+from kaos_runner.kaos.sprites_process import KILL_PATIENCE, SpriteProcess, look_at
+from kaos_runner.kaos.sprites_retry import is_transient, reason_of, retrying, status_of
+from kaos_runner.kaos.sprites_wire import (
     Collected,
     Wire,
     kill_command,
     launch_error,
     preamble,
 )
-from kaos_runner.kaos.sprites_retry import is_transient, reason_of, retrying, status_of
 from kaos_runner.kaos.streams import ByteReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
     from typing import Any
 
-    from kaos import AsyncReadable, AsyncWritable
     from sprites.async_sprite import AsyncSprite
 
-    from kaos_runner.kaos.sprites_process import Sink
     from kaos_runner.kaos.sprites_retry import OnRetry
+    from kaos_runner.kaos.sprites_wire import Sink
 
 NAME = "sprites"
 HOME = "/home/sprite"
 ENVIRONMENT = {"LANG": "C.UTF-8", "TERM": "dumb"}
 """What a process has besides the sprite's own variables and the recipe's."""
 
-KILLED = 128 + 9
 _NO_ANSWER = "the Sprites service does not answer: "
 LAUNCH_PATIENCE = 30.0
 """Seconds that a started process may take to tell its id."""
-KILL_PATIENCE = 5.0
-"""Seconds between the kill of the group and that of the session."""
 
 REPEATABLE = (scripts.PROBE, scripts.READ, scripts.READ_REST, scripts.WRITE, scripts.CHDIR)
 """File operations that may run twice: when the connection is cut, they are tried again."""
@@ -151,7 +148,7 @@ class SpritesTransport:
         wire.stdin.write(stdin)
         wire.stdin.close()
         finished = asyncio.create_task(wire.finish())
-        finished.add_done_callback(_look_at)
+        finished.add_done_callback(look_at)
         try:
             return await asyncio.shield(finished)
         except asyncio.CancelledError:
@@ -243,50 +240,6 @@ class SpritesTransport:
             raise await self._cut(error) from error
 
 
-class SpriteProcess:
-    """A started process; it implements `kaos.KaosProcess`."""
-
-    def __init__(
-        self, transport: SpritesTransport, wire: Wire, stdout: ByteReader, stderr: ByteReader
-    ) -> None:
-        self.stdin: AsyncWritable = wire.stdin
-        self.stdout: AsyncReadable = stdout
-        self.stderr: AsyncReadable = stderr
-        self._transport = transport
-        self._wire = wire
-        self._killed = False
-        self._ended = asyncio.create_task(transport.ended(wire))
-        self._ended.add_done_callback(_look_at)
-
-    @property
-    def pid(self) -> int:
-        """The process id inside the sprite; its group has the same."""
-        return self._wire.pid
-
-    @property
-    def returncode(self) -> int | None:
-        """The exit code, negative where `kill` ended the process; None while it runs."""
-        if not self._ended.done() or self._ended.cancelled() or self._ended.exception():
-            return None
-        code = self._ended.result()
-        return -9 if self._killed and code == KILLED else code
-
-    async def wait(self) -> int:
-        """The exit code.
-
-        Raises:
-            ConnectionError: the connection was cut, or the sprite is gone.
-        """
-        code = await asyncio.shield(self._ended)
-        return code if self.returncode is None else self.returncode
-
-    async def kill(self) -> None:
-        """Kill the process and all that it started, also what outlived it."""
-        self._killed = not self._ended.done() or self._killed
-        await self._transport.shielded(self._transport.kill(self._wire))
-        await asyncio.wait([self._ended], timeout=KILL_PATIENCE)
-
-
 class _NotStartedError(Exception):
     def __init__(self, code: int) -> None:
         super().__init__(code)
@@ -299,14 +252,3 @@ def _detached() -> ConnectionError:
 
 def _was_cut(error: BaseException) -> bool:
     return isinstance(error, NetworkError)
-
-
-def _look_at(task: asyncio.Task[int]) -> None:
-    """Take note of a failure, so that asyncio does not call it forgotten."""
-    if not task.cancelled():
-        task.exception()
-
-
-def open_kaos(transport: SpritesTransport, cwd: str) -> PosixKaos:
-    """The sprite's KAOS."""
-    return PosixKaos(transport, name=NAME, home=HOME, cwd=cwd)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import pytest
 
 from kaos_runner.backends.base import SandboxRequest
-from kaos_runner.backends.sprites import SpritesBackend, SpritesConfig
+from kaos_runner.backends.sprites import SpritesBackend
+from kaos_runner.backends.sprites_config import SpritesConfig
 from kaos_runner.recipe.model import Prompt, Recipe
 from kaos_runner.testing import BackendConformance, KaosConformance
 from kaos_runner.testing.backend_suite import World, labels

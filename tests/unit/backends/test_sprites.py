@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kaos_runner.backends.base import Checkpointing, SandboxRequest
-from kaos_runner.backends.sprites import SpritesBackend, SpritesConfig
+from kaos_runner.backends.sprites import SpritesBackend
+from kaos_runner.backends.sprites_config import SpritesConfig
 from kaos_runner.errors import PrerequisiteError, SandboxError
 from kaos_runner.recipe.model import Network, Prompt, Recipe
 from kaos_runner.testing.backend_suite import labels

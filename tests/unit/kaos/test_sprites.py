@@ -16,7 +16,7 @@ from sprites.async_client import AsyncSpritesClient
 from kaos_runner.kaos import scripts
 from kaos_runner.kaos.posix import PosixKaos
 from kaos_runner.kaos.sprites import HOME, SpritesTransport
-from kaos_runner.kaos.sprites_process import preamble
+from kaos_runner.kaos.sprites_wire import preamble
 from tests.debian import need
 from tests.emulators.sprites import SpritesEmulator
 from tests.emulators.sprites_machine import missing_packages
