@@ -199,7 +199,7 @@ async def _open(
 
     recipe = request.recipe
     env = {"LANG": "C.UTF-8", "TERM": "dumb", **recipe.env, **request.secrets}
-    transport = E2bTransport(Envd(sandbox, env, request.on_lost))
+    transport = E2bTransport(Envd(sandbox, env, request.on_lost), request.on_retry)
     workdir = recipe.workdir or E2bBackend.defaults.workdir or "/"
     home = await _make_workdir(transport, workdir)
     kaos = PosixKaos(transport, name=E2bBackend.name, home=home, cwd=workdir)
@@ -215,7 +215,8 @@ async def _make_workdir(transport: E2bTransport, workdir: str) -> str:
     """
     script = 'mkdir -p "$1" && cd "$1" && printf %s "$HOME"'
     try:
-        done = await transport.run(["/bin/sh", "-c", script, "sh", workdir], cwd=None)
+        argv = ["/bin/sh", "-c", script, "sh", workdir]
+        done = await transport.run(argv, cwd=None, repeatable=True)
     except OSError as error:
         msg = f"the sandbox was made, but does not answer: {error}"
         raise SandboxError(msg) from error

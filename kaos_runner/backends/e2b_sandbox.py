@@ -55,7 +55,7 @@ class E2bSandbox:
             await self._service.call(lambda: self._renew(seconds), "renew the sandbox's time")
         except SandboxError as error:
             if isinstance(error.__cause__, SandboxNotFoundException):
-                raise await self._transport.envd.gone() from error
+                raise await self._transport.envd.fate.gone() from error
             raise
 
     async def _renew(self, seconds: int) -> None:

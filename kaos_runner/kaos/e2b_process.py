@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from e2b.envd.process import process_pb as pb
     from kaos import AsyncReadable, AsyncWritable
 
-    from kaos_runner.kaos.e2b_envd import Chunk, Envd, Stream
+    from kaos_runner.kaos.e2b_envd import Envd
+    from kaos_runner.kaos.e2b_stream import Chunk, Stream
 
 HIGH_WATER = 1024 * 1024
 """Bytes of output that wait to be read before the sandbox is made to wait."""
@@ -66,13 +67,19 @@ class Marks:
         text = self._held + chunk
         self.words += self._pattern.findall(text)
         text = self._pattern.sub(b"", text)
-        at = text.rfind(self._mark[:1])
-        begins = at >= 0 and self._may_grow(text[at:])
-        self._held = text[at:] if begins else b""
-        return text[:at] if begins else text
+        at = self._unfinished(text)
+        self._held = text[at:]
+        return text[:at]
 
-    def _may_grow(self, tail: bytes) -> bool:
-        return self._mark.startswith(tail[: len(self._mark)]) and len(tail) < len(self._mark) + 8
+    def _unfinished(self, text: bytes) -> int:
+        """Where a mark begins whose end is still to come; the end of the text if there is none."""
+        at = text.rfind(self._mark)
+        if at >= 0 and re.fullmatch(rb"\w{0,10}", text[at + len(self._mark) :]):
+            return at
+        for size in range(min(len(self._mark) - 1, len(text)), 0, -1):
+            if text.endswith(self._mark[:size]):
+                return len(text) - size
+        return len(text)
 
     def rest(self) -> bytes:
         """What was held back, at the end of the stream."""

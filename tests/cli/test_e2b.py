@@ -84,6 +84,7 @@ def test_a_rate_limit_and_a_dropped_connection_are_got_over(
 ) -> None:
     emulator.rate_limit("create", 2)
     emulator.fail("create", how="lose")  # it was made, and nobody heard of it
+    emulator.fail("Process/Start", how="cut")
 
     done = e2b.run(RECIPE, *REPLAY)
 
@@ -91,9 +92,10 @@ def test_a_rate_limit_and_a_dropped_connection_are_got_over(
     assert emulator.counts["create"] == 4
     assert len(emulator.fleet.created) == 1
     retries = [e for e in done.events if e["type"] == "retry"]
-    assert [r["attempt"] for r in retries] == [1, 2, 3]
+    assert [r["attempt"] for r in retries] == [1, 2, 3, 1]
     assert "429" in retries[0]["reason"]
     assert "reset" in retries[2]["reason"]
+    assert retries[3]["operation"] == "exec"
 
 
 def _recipe(e2b: CommandLine, *turns: dict[str, Any], **fields: Any) -> Path:

@@ -105,7 +105,7 @@ class Fleet:
                 429,
                 f"you have reached the maximum number of concurrent E2B sandboxes ({self.limit})",
             )
-        sandbox = Sandbox(request, _timeout(request.get("timeout", 15)))
+        sandbox = Sandbox(request, _timeout(request.get("timeout", DEFAULT_TIMEOUT)))
         self.sandboxes[sandbox.id] = sandbox
         self.created.append(request)
         await sandbox.box.start()
