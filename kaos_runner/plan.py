@@ -94,6 +94,10 @@ class Plan:
     missing: Sequence[Problem]
     """Keys, secrets, packages and devices that the run needs and this machine lacks."""
 
+    def placed(self, problem: Problem) -> Problem:
+        """The problem with the place that its path has in the recipe."""
+        return placed(self.rendered, problem)
+
     def require(self) -> None:
         """Refuse to go on with something missing.
 
@@ -155,6 +159,16 @@ def with_env_file(environ: Mapping[str, str], env_file: Path | None) -> dict[str
         msg = f"cannot read --env-file {env_file}: {reason}"
         raise UsageError(msg) from error
     return {**{k: v for k, v in found.items() if v is not None}, **environ}
+
+
+def placed(rendered: Rendered, problem: Problem) -> Problem:
+    """A problem that names a path such as `files[0].from`, with its file, line and column."""
+    keys = tuple(
+        int(index) if index else key
+        for key, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", problem.path)
+    )
+    file, line, column = rendered.place(keys)
+    return replace(problem, file=file, line=line, column=column)
 
 
 class _Resolver:
@@ -253,7 +267,7 @@ class _Resolver:
                 path="cleanup",
                 severity="warning",
             )
-            self.warnings.append(self._placed(warning))
+            self.warnings.append(placed(self.rendered, warning))
         return chosen
 
     def _model(self, recipe: Recipe) -> ModelPlan:
@@ -297,7 +311,7 @@ class _Resolver:
             RecipeError: the backend cannot do what the recipe asks.
         """
         found = backend.problems(recipe, self.environ)
-        of_recipe = [self._placed(p) for p in found if p.path]
+        of_recipe = [placed(self.rendered, p) for p in found if p.path]
         self.warnings += [p for p in of_recipe if p.severity == "warning"]
         if any(p.severity == "error" for p in of_recipe):
             raise RecipeError(of_recipe)
@@ -324,14 +338,6 @@ class _Resolver:
                 )
             )
         return missing
-
-    def _placed(self, problem: Problem) -> Problem:
-        keys = tuple(
-            int(index) if index else key
-            for key, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", problem.path)
-        )
-        file, line, column = self.rendered.place(keys)
-        return replace(problem, file=file, line=line, column=column)
 
 
 PROVIDER_KEYS = ("KIMI_API_KEY", "E2B_API_KEY", "SPRITE_TOKEN", "BOXLITE_API_KEY")

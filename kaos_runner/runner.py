@@ -87,6 +87,8 @@ class Run:
 
     async def _work(self) -> None:
         """All that a signal, the wall limit or a lost sandbox cuts short."""
+        with self.bus.phase("prepare"):
+            await Stage.examine(self.plan)
         with self.bus.phase("sandbox"):
             sandbox = await self.lease.open()
         async with self.lease.kept_alive(sandbox):

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypedDict
 
 from kaos_runner import events, workspace
-from kaos_runner.errors import SandboxError
+from kaos_runner.errors import RecipeError, SandboxError
 from kaos_runner.recipe.model import ChangedCheck, FileCheck, PatchArtifact
 
 if TYPE_CHECKING:
@@ -44,6 +44,17 @@ class Stage:
         self.baseline: Baseline | None = None
         self.since: Mark | None = None
 
+    @staticmethod
+    async def examine(plan: Plan) -> None:
+        """Look at the host's side of `files` before there is a sandbox.
+
+        Raises:
+            RecipeError: something of it cannot be taken; names every fault with its place.
+        """
+        found = await workspace.upload_problems(plan.recipe.files, recipe_dir=plan.rendered.dir)
+        if found:
+            raise RecipeError([plan.placed(problem) for problem in found])
+
     async def prepare(self) -> None:
         """Bring in `files`, run `setup`, and take the baseline if anything is measured against it.
 
@@ -62,7 +73,9 @@ class Stage:
         for command in recipe.setup:
             await self._setup(command)
         if self._measures:
-            roots = [a.patch for a in recipe.artifacts if isinstance(a, PatchArtifact)]
+            patches = [a.patch for a in recipe.artifacts if isinstance(a, PatchArtifact)]
+            # A directory that only the run can name is somewhere in the workdir.
+            roots = ["." if "{{" in patch else patch for patch in patches]
             self.baseline = await workspace.Baseline.take(self.kaos, self.workdir, roots)
 
     @property

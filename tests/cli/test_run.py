@@ -237,3 +237,13 @@ def test_run_stdout_ends_quietly_when_its_reader_goes(cli: CommandLine) -> None:
         _, err = process.communicate(timeout=60)
     assert "Traceback" not in err
     assert "BrokenPipe" not in err
+
+
+def test_a_work_tree_that_is_none_is_2_and_nothing_is_created(cli: CommandLine) -> None:
+    (cli.folder / "plain").mkdir()
+    done = cli.run(cli.recipe([says("x")], files=[{"git": "plain"}]))
+
+    assert done.code == 2, done.err
+    assert "recipe.yaml:" in done.err
+    assert "plain" in done.err
+    assert done.result["sandbox"] is None
