@@ -99,10 +99,23 @@ class SpriteSandbox:
             return
         await self._kaos.kill_all()
         mark = f"{self.kaos.gethome()}/.kaos-runner-restoring-{random.token_hex(8)}"
-        await self._probe(["touch", mark])
+        await self._leave_mark(mark)
         await self._service.restore(self._sprite, self._checkpoint)
         await self._await_absence(mark)
         self._notify("info", f"{self.id} is as checkpoint {self._checkpoint} holds it")
+
+    async def _leave_mark(self, mark: str) -> None:
+        try:
+            code = await self._probe(["touch", mark])
+        except OSError as error:
+            msg = f"checkpoint {self._checkpoint} was not restored: {error}"
+            raise SandboxError(msg) from error
+        if code:
+            msg = f"checkpoint {self._checkpoint} was not restored: {mark} cannot be made"
+            raise SandboxError(msg, hint=self._restore_command())
+
+    def _restore_command(self) -> str:
+        return f"restore it by hand: sprite restore -s {self.id} {self._checkpoint}"
 
     async def _await_absence(self, mark: str) -> None:
         """Wait until a file is gone that the checkpoint cannot hold: the restore comes later."""
@@ -124,12 +137,14 @@ class SpriteSandbox:
             await policy(self._is_there, mark)
         except RetryError as error:
             msg = f"checkpoint {self._checkpoint} was not back after {RESTORE_PATIENCE:g} seconds"
-            raise SandboxError(
-                msg, hint=f"sprite restore -s {self.id} {self._checkpoint}"
-            ) from error
+            raise SandboxError(msg, hint=self._restore_command()) from error
 
     async def _is_there(self, mark: str) -> bool:
-        return await self._probe(["test", "-e", mark]) == 0
+        code = await self._probe(["test", "-e", mark])
+        if code not in (0, 1):
+            msg = "the sprite cannot say what is there"
+            raise OSError(msg)
+        return code == 0
 
     async def _probe(self, argv: list[str]) -> int:
         """Run a command on a transport of its own, whose losses mean nothing."""

@@ -33,12 +33,15 @@ BOOT = ("sh", "-c", 'IFS= read -r p && eval "$(printf %b "$p")"')
 _MARK = b"\x1e"
 _FRAME = 64 * 1024
 
+_OF_DIRECTORY = 1000
+"""What is added to an errno that is about the working directory, not the program."""
+
 # Tells the process id, or why nothing can be started, on stderr; then becomes the program. It leads
 # a process group of its own, so that a kill reaches its children: the service does not say whether
 # it makes one.
 _LAUNCH = r"""
 m() { printf '\036%s %s\n' "$$" "$1" >&2; [ "$1" = 0 ] || exit 125; }
-[ -z "$d" ] || cd "$d" 2>/dev/null || { [ -e "$d" ] || m 2; [ -d "$d" ] || m 20; m 13; }
+[ -z "$d" ] || cd "$d" 2>/dev/null || { [ -e "$d" ] || m 1002; [ -d "$d" ] || m 1020; m 1013; }
 case $1 in
 */*) [ -e "$1" ] || m 2; { [ -x "$1" ] && [ ! -d "$1" ]; } || m 13;;
 *) command -v "$1" >/dev/null 2>&1 || m 2;;
@@ -128,7 +131,7 @@ class Wire(WSCommand):
         self.session: str | None = None
         self.pid = 0
         self.errno: int | None = None
-        """How the launch went: 0, or an errno; None while that is not known."""
+        """How the launch went: 0, or what `launch_error` reads; None while that is not known."""
         self.launched = asyncio.Event()
         self.ended = asyncio.Event()
         self.text_message_handler = self._take_note
@@ -227,5 +230,5 @@ class Wire(WSCommand):
 
 def launch_error(code: int, argv: Sequence[str], cwd: str | None) -> OSError:
     """Why nothing was started, as `subprocess` words it."""
-    place = argv[0] if code != errno.ENOTDIR else cwd
-    return OSError(code, os.strerror(code), place)
+    of_directory, number = divmod(code, _OF_DIRECTORY)
+    return OSError(number, os.strerror(number), cwd if of_directory else argv[0])

@@ -130,8 +130,9 @@ def test_start_says_why_nothing_runs(
 ) -> None:
     async def main() -> None:
         async with transport_to(emulator) as transport:
-            with pytest.raises(error):
+            with pytest.raises(error) as raised:
                 await transport.start(argv, cwd=cwd)
+            assert raised.value.filename == (argv[0] if cwd == "/" else cwd)
 
     asyncio.run(main())
 
