@@ -24,9 +24,7 @@ __all__ = [
     "open_session",
 ]
 
-_HOMES = {"claim": "environment"} | dict.fromkeys(
-    ("AgentSession", "open_session"), "session"
-)
+_HOMES = {"claim": "environment"} | dict.fromkeys(("AgentSession", "open_session"), "session")
 
 
 def __getattr__(name: str) -> Any:

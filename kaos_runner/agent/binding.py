@@ -47,6 +47,8 @@ class Binding:
         self.kaos = spec.kaos
         self._locks: dict[str, asyncio.Lock] = {}
         self._asking = asyncio.Lock()
+        self.running: set[asyncio.Task[Any]] = set()
+        """Every call that acts now, each in its own task: the SDK may forget one when cancelled."""
 
     async def run(
         self,
@@ -58,6 +60,9 @@ class Binding:
         current = get_current_tool_call_or_none()
         call_id = current.id if current else ""
         self.journal.begin_call(call_id)
+        task = asyncio.current_task()
+        assert task is not None  # the toolset makes one for each call
+        self.running.add(task)
         try:
             result = await self._guarded(tool, arguments, act, call_id)
         except asyncio.CancelledError:
@@ -65,6 +70,8 @@ class Binding:
             raise
         except Exception as error:  # what the SDK makes of it, but masked
             result = ToolError(message=f"Error running tool: {error}", brief="Tool runtime error")
+        finally:
+            self.running.discard(task)
         result = self._masked(result)
         self.journal.finish_call(call_id, ok=not result.is_error, output=said(result))
         return result

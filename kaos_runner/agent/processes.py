@@ -49,7 +49,7 @@ async def stream(
     timeout: float,
 ) -> int:
     """Run a command, handing on its output as it comes; whatever ends this ends the process too."""
-    process = await kaos.exec(*argv)
+    process = await _start(kaos, argv)
     pumps = [_Pump(process.stdout, on_stdout), _Pump(process.stderr, on_stderr)]
     tasks = [asyncio.create_task(pump.run()) for pump in pumps]
     try:
@@ -63,6 +63,22 @@ async def stream(
         raise
     finally:
         _let_go(*tasks)
+
+
+async def _start(kaos: Kaos, argv: tuple[str, ...]) -> KaosProcess:
+    """Start a command; cancelled in the middle, it still comes to be known, and is killed."""
+    starting = asyncio.ensure_future(kaos.exec(*argv))
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+
+        async def kill() -> None:
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(KILL_SECONDS):
+                    await (await starting).kill()
+
+        await settled(asyncio.create_task(kill()))
+        raise
 
 
 class _Pump:

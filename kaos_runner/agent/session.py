@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kaos_runner import events
 from kaos_runner.agent import cassette, facts, history
@@ -65,7 +65,9 @@ async def open_session(spec: SessionSpec) -> AsyncIterator[AgentSession]:
             journal.observers.append(recording)
         binding = Binding(spec, await facts.detect(spec.kaos), journal, provider)
         sdk_session = await sdk.make(binding, provider, http, session_id)
-        session = AgentSession(spec, sdk_session, journal, provider, player, recording)
+        session = AgentSession(
+            spec, sdk_session, journal, provider, player, recording, binding.running
+        )
         stack.push_async_callback(session.aclose)
         yield session
         session.finish()
@@ -82,6 +84,7 @@ class AgentSession:
         provider: Provider,
         player: Replay | None,
         recording: Recording | None,
+        calls: set[asyncio.Task[Any]],
     ) -> None:
         self._spec = spec
         self._session = session
@@ -89,6 +92,7 @@ class AgentSession:
         self._provider = provider
         self._player = player
         self._recording = recording
+        self._calls = calls
         self._running: asyncio.Task[None] | None = None
 
     @property
@@ -182,7 +186,10 @@ class AgentSession:
         """Ask the turn to end: each call kills its own process; what is left is killed after it."""
         self._journal.stopping = True
         self._session.cancel()
-        await asyncio.wait({running}, timeout=PATIENCE_SECONDS)
+        calls = set(self._calls)
+        for call in calls:
+            call.cancel()  # cancelled between two steps of its own, the SDK leaves them running
+        await asyncio.wait({running, *calls}, timeout=PATIENCE_SECONDS)
         await self._kill()
         await asyncio.wait({running}, timeout=CANCEL_SECONDS)
         if not running.done():

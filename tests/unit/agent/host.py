@@ -38,12 +38,15 @@ class HostProcess:
         return self._process.returncode
 
     async def wait(self) -> int:
-        return await self._process.wait()
+        # asyncio's own waits for the pipes as well, which a process in the background keeps open.
+        while self._process.returncode is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        return self._process.returncode
 
     async def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        await self._process.wait()
+        await self.wait()
 
 
 class HostTransport:
