@@ -130,7 +130,7 @@ class BoxliteTransport:
         return execution
 
     def _adopt(self, execution: Execution) -> BoxliteProcess:
-        process = BoxliteProcess(execution, self._tell, self._hear)
+        process = BoxliteProcess(execution, self._tell, self._hear, self._check)
         self._live.add(process)
         process.ended.add_done_callback(lambda _: self._live.discard(process))
         if self._lost is not None:

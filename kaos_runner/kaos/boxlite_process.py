@@ -41,7 +41,7 @@ class BoxliteProcess:
     """One command; it implements `kaos.KaosProcess`.
 
     `tell` runs a shell script in the box, whatever becomes of it; `heard` is called at every sign
-    of life.
+    of life; `suspect` finds out whether the box is gone, and calls `fail` if it is.
     """
 
     def __init__(
@@ -49,10 +49,12 @@ class BoxliteProcess:
         execution: Execution,
         tell: Callable[[str], Awaitable[None]],
         heard: Callable[[], None],
+        suspect: Callable[[], Awaitable[None]],
     ) -> None:
         self._execution = execution
         self._tell = tell
         self._heard = heard
+        self._suspect = suspect
         self._marks: dict[str, int] = {}
         self._spoke: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._began: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -174,6 +176,7 @@ class BoxliteProcess:
             if self._killed:
                 output.reader.feed_eof()
             else:
+                await self._suspect()
                 output.reader.fail(ConnectionError("output of the command was lost"))
 
     def _marked(self, output: _Output, name: str, number: int) -> None:
