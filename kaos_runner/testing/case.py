@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from kaos import Kaos, KaosProcess
+
+
+_patience = ContextVar("patience", default=30.0)
 
 
 class Suite:
@@ -32,12 +36,17 @@ class Suite:
 class KaosSuite(Suite):
     """Base of the cases that test a Kaos."""
 
+    patience: ClassVar[float] = 30.0
+    """Seconds after which a case takes what it waits for as hanging."""
+
     def kaos(self) -> AbstractAsyncContextManager[Kaos]:
         """Give a fresh Kaos whose working directory is empty and can be written to."""
         raise NotImplementedError
 
 
 class _HasKaos(Protocol):
+    patience: ClassVar[float]
+
     def kaos(self) -> AbstractAsyncContextManager[Kaos]: ...
 
 
@@ -57,6 +66,7 @@ def case[S: _HasKaos](test: Callable[..., Awaitable[None]]) -> Callable[..., Non
 async def _bound(suite: _HasKaos, test: Callable[..., Awaitable[None]], parameters: Any) -> None:
     import kaos
 
+    _patience.set(suite.patience)
     async with suite.kaos() as k:
         token = kaos.set_current_kaos(k)
         try:
@@ -95,9 +105,9 @@ async def names(k: Kaos, path: str = ".") -> list[str]:
     return sorted([entry.name async for entry in k.iterdir(path)])
 
 
-async def within[T](awaitable: Awaitable[T], seconds: float = 30) -> T:
+async def within[T](awaitable: Awaitable[T], seconds: float | None = None) -> T:
     """The result, or a failure instead of a hanging test."""
-    return await asyncio.wait_for(awaitable, seconds)
+    return await asyncio.wait_for(awaitable, seconds or _patience.get())
 
 
 async def without_permissions(k: Kaos) -> None:

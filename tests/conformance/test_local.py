@@ -73,6 +73,7 @@ class TestUnisolatedBackend(_LocalBackend):
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 class TestPykaosLocalKaos(KaosConformance):
+    patience = 10.0
     known_failures: ClassVar[Mapping[str, str]] = {
         "test_chdir_leaves_the_host_alone": "chdir is os.chdir, for the whole process",
         "test_the_hosts_environment_stays_out": "the host's environment is handed to processes",
