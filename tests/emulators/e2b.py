@@ -40,8 +40,10 @@ API_KEY = "e2b_" + "0123456789abcdef" * 2 + "01234567"
 class Emulator:
     """The server: routes, checks keys, counts, and does wrong what it is told to."""
 
-    def __init__(self, *, limit: int = 20, templates: tuple[str, ...] = ("base",)) -> None:
-        self.fleet = Fleet(limit=limit, templates=templates)
+    def __init__(
+        self, *, limit: int = 20, templates: tuple[str, ...] = ("base",), page: int = 100
+    ) -> None:
+        self.fleet = Fleet(limit=limit, templates=templates, page=page)
         self.counts: Counter[str] = Counter()
         """Requests by kind, failed ones included."""
         self.latency = 0.0

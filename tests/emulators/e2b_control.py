@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-PAGE = 100
 MACHINE = {"cpuCount": 2, "memoryMB": 512, "diskSizeMB": 1024, "envdVersion": ENVD_VERSION}
 
 
@@ -87,7 +86,8 @@ class Control:
             if s.state in states and wanted.items() <= s.metadata.items()
         ]
         start = int(request.query_params.get("nextToken") or 0)
-        end = start + min(int(request.query_params.get("limit") or PAGE), PAGE)
+        most = self._fleet.page
+        end = start + min(int(request.query_params.get("limit") or most), most)
         headers = {"x-next-token": str(end)} if end < len(found) else {}
         return JSONResponse([_listed(s) for s in found[start:end]], headers=headers)
 

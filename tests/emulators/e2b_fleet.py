@@ -66,8 +66,9 @@ class Sandbox:
 class Fleet:
     """All sandboxes of the account; ids are never used twice."""
 
-    def __init__(self, *, limit: int = 20, templates: tuple[str, ...] = ("base",)) -> None:
+    def __init__(self, *, limit: int, templates: tuple[str, ...], page: int) -> None:
         self.limit = limit
+        self.page = page
         self.templates = set(templates)
         self.sandboxes: dict[str, Sandbox] = {}
         self.ended: dict[str, str] = {}
