@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from pathlib import Path
@@ -15,12 +16,27 @@ from kaos_runner.errors import AgentError
 from tests.unit.agent.upstream import Reply, call, scripted
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from tests.unit.agent.conftest import Desk
 
+# The SDK opens its conversation's file in a thread, and forgets it when it is cancelled meanwhile.
+pytestmark = [
+    pytest.mark.filterwarnings(r"ignore:unclosed file.*context.*\.jsonl:ResourceWarning"),
+    pytest.mark.filterwarnings(
+        r"ignore:Exception ignored in.*context.*\.jsonl:pytest.PytestUnraisableExceptionWarning"
+    ),
+]
+
 SLEEP = call("Shell", command="echo $$ > pid; sleep 60 & echo $! > child; wait", timeout=90)
 TASK = call("Task", description="d", subagent_name="coder", prompt="p")
+
+
+@pytest.fixture(autouse=True)
+def _forgotten_here() -> Iterator[None]:
+    """What the SDK forgot is found in the test that made it forget."""
+    yield
+    gc.collect()
 
 
 def alive(desk: Desk) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import shutil
 from pathlib import Path
@@ -18,10 +19,18 @@ from kaos_runner.recipe.model import Prompt, Recipe
 from tests.unit.agent.upstream import Reply, call, scripted
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from kaos_runner.backends.local_sandbox import LocalSandbox
     from tests.unit.agent.conftest import Desk
+
+# The SDK opens its conversation's file in a thread, and forgets it when it is cancelled meanwhile.
+pytestmark = [
+    pytest.mark.filterwarnings(r"ignore:unclosed file.*context.*\.jsonl:ResourceWarning"),
+    pytest.mark.filterwarnings(
+        r"ignore:Exception ignored in.*context.*\.jsonl:pytest.PytestUnraisableExceptionWarning"
+    ),
+]
 
 Isolation = Literal["bubblewrap", "none"]
 LABELS = Labels(run_id="r", recipe="r", digest="d", version="v")
@@ -34,6 +43,13 @@ def isolation(request: pytest.FixtureRequest) -> Isolation:
         pytest.skip("needs the Debian package bubblewrap")
     kind: Isolation = request.param
     return kind
+
+
+@pytest.fixture(autouse=True)
+def _forgotten_here() -> Iterator[None]:
+    """What the SDK forgot is found in the test that made it forget."""
+    yield
+    gc.collect()
 
 
 @contextlib.asynccontextmanager
