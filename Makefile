@@ -1,5 +1,5 @@
 # Every target sets up what it needs; run twice, the second time costs nothing.
-.PHONY: setup demo test lint schemas bench lock clean
+.PHONY: setup demo test test-kvm lint schemas bench lock clean
 
 BIN := .venv/bin
 
@@ -11,6 +11,9 @@ demo: setup  ## run the main job: the quickstart recipe on the local backend, no
 
 test: setup lint  ## the whole test suite
 	@$(BIN)/python -m pytest
+
+test-kvm: setup  ## the conformance suite in a real BoxLite micro-VM, where this machine boots one
+	@$(BIN)/python -m pytest tests/conformance/test_boxlite_kvm.py --live -q -rN
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -25,12 +25,12 @@ GONE = frozenset({"stopping", "stopped", "failed"})
 
 # $1 the workdir. Prints one line: `home` and the user's, `lacks` and a program that the Kaos needs,
 # or `fails` and why; then it waits, since output that comes with the exit may be lost.
-PREPARE = r"""say() { printf '%s %s\n' "$1" "$(printf %s "$2" | tr '\n' ' ')"; read -r q; exit; }
+PREPARE = r"""say() { printf '%s %s\n' "$1" "$2"; read -r q; exit; }
 for t in base64 cat dd find head mkdir setsid stat tail tr; do
 command -v "$t" >/dev/null 2>&1 || say lacks "$t"; done
 h=${HOME:-} me=$(id -u)
 [ -n "$h" ] || while IFS=: read -r n p u g c d s; do [ "$u" = "$me" ] && h=$d; done </etc/passwd
-e=$(mkdir -p "$1" 2>&1 && cd "$1" 2>&1) || say fails "$e"
+e=$(mkdir -p "$1" 2>&1 && cd "$1" 2>&1) || say fails "$(printf %s "$e" | tr '\n' ' ')"
 say home "${h:-/}"
 """
 
