@@ -21,6 +21,8 @@ GIVE_UP_AFTER = 120.0
 
 type OnRetry = Callable[[str, int, str, float], None]
 
+_RETRY_AFTER = re.compile(r'"retry_after_seconds": ?(\d+)')
+"""In the body that the SDK's bare errors carry in their text."""
 _STATUS = re.compile(r"\(status (\d{3})\)|HTTP (\d{3})")
 
 
@@ -116,6 +118,8 @@ def _wait(state: RetryCallState) -> float:
 
     error = state.outcome.exception() if state.outcome is not None else None
     asked = getattr(error, "get_retry_after_seconds", lambda: None)()
+    if asked is None and (found := _RETRY_AFTER.search(str(error))):
+        asked = found.group(1)
     if asked is not None:
         return min(float(asked), LONGEST_WAIT)
     return wait_random_exponential(multiplier=0.4, max=LONGEST_WAIT / 2, min=0.05)(state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -119,6 +120,22 @@ def test_a_create_that_fails_for_a_while_is_tried_again(
 
     assert told.retries == [f"create: HTTP {status}"] * 2
     assert len(emulator.names) == 1
+
+
+def test_a_create_waits_as_long_as_the_service_asks(emulator: SpritesEmulator) -> None:
+    waits = []
+    body = '{"error": "sprite_creation_rate_limited", "retry_after_seconds": 1}'
+    emulator.fail("create", "status", status=429, body=body)
+
+    async def main() -> None:
+        request = replace(
+            a_request(emulator, Told()), on_retry=lambda *event: waits.append(event[3])
+        )
+        sandbox = await SpritesBackend().create(request, labels("unit-run"))
+        await sandbox.detach()
+
+    asyncio.run(main())
+    assert waits == [1.0]
 
 
 def test_a_create_whose_answer_was_lost_makes_one_sprite(emulator: SpritesEmulator) -> None:

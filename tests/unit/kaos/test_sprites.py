@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import resource
+import shutil
+import subprocess
 import threading
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,7 +19,7 @@ from sprites.async_client import AsyncSpritesClient
 from kaos_runner.kaos import scripts
 from kaos_runner.kaos.posix import PosixKaos
 from kaos_runner.kaos.sprites import HOME, SpritesTransport
-from kaos_runner.kaos.sprites_wire import preamble
+from kaos_runner.kaos.sprites_wire import BOOT, preamble
 from tests.debian import need
 from tests.emulators.sprites import SpritesEmulator
 from tests.emulators.sprites_machine import missing_packages
@@ -107,6 +110,25 @@ def test_nothing_secret_stands_in_a_url(emulator: SpritesEmulator) -> None:
 
     assert asyncio.run(main()) == f"{SECRET} {SECRET}\n".encode()
     assert not [seen.url for seen in emulator.log.seen if "canary" in seen.url]
+
+
+@pytest.mark.parametrize("shell", [["dash"], ["bash"], ["bash", "--posix"], ["busybox", "sh"]])
+@pytest.mark.parametrize("leads", [True, False])
+def test_the_first_line_works_in_every_shell(shell: list[str], leads: bool) -> None:
+    if shutil.which(shell[0]) is None:
+        need([{"busybox": "busybox-static"}.get(shell[0], shell[0])])
+    every = bytes(range(1, 256)).decode("latin-1")
+    line = preamble(["sh", "-c", 'printf %s "$A"; cat; exit 5'], cwd="/", env={"A": every})
+    done = subprocess.run(
+        [*shell, "-c", BOOT[2]],
+        input=line + b"a\0b\n\xff",
+        capture_output=True,
+        check=False,
+        start_new_session=leads,
+    )
+    assert done.stdout == every.encode() + b"a\0b\n\xff"
+    assert re.fullmatch(rb"\x1e\d+ 0\n", done.stderr)
+    assert done.returncode == 5
 
 
 def test_a_NUL_is_refused_before_anything_is_sent() -> None:
