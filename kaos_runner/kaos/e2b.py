@@ -103,23 +103,25 @@ class E2bTransport:
 
     async def _fed(self, stream: Stream, data: bytes) -> Completed:
         """Send stdin while the output is read; without all of it the command must not go on."""
+        failures: list[OSError] = []
 
         async def feed() -> None:
             try:
                 await self.envd.send(stream.pid, data)
                 await self.envd.close_stdin(stream.pid)
-            except ConnectionError:
-                await self.envd.kill(stream.pid)
-                raise
+            except OSError as error:
+                failures.append(error)
+                with contextlib.suppress(OSError):
+                    await self.envd.kill(stream.pid)
 
         feeding = asyncio.create_task(feed())
         try:
             done = await _collected(stream)
         finally:
             feeding.cancel()
-            (failure,) = await asyncio.gather(feeding, return_exceptions=True)
-        if isinstance(failure, ConnectionError):
-            raise failure
+            await asyncio.wait({feeding})
+        if failures and done.exit_code < 0:
+            raise failures[0]  # otherwise it has ended by itself, without reading to the end
         return done
 
     async def start(self, argv: Sequence[str], *, cwd: str) -> KaosProcess:

@@ -54,6 +54,7 @@ def _answer(link: socket.socket, header: Header, payload: bytes) -> None:
         case "start":
             process = Process(header, link)
             PROCESSES[process.pid] = process
+            process.begin()
             process.over.wait()
         case "connect":
             process = _process(header)

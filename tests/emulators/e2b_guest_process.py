@@ -36,11 +36,14 @@ class Process:
         self._lock = threading.Lock()
         self._popen = _spawn(request)
         self.pid = self._popen.pid
-        self._publish({"event": "start", "pid": self.pid})
         self._pumps = [
             threading.Thread(target=self._pump, args=("stdout", self._popen.stdout), daemon=True),
             threading.Thread(target=self._pump, args=("stderr", self._popen.stderr), daemon=True),
         ]
+
+    def begin(self) -> None:
+        """Tell of the start, and then of what happens."""
+        self._publish({"event": "start", "pid": self.pid})
         for thread in (*self._pumps, threading.Thread(target=self._reap, daemon=True)):
             thread.start()
 

@@ -210,6 +210,27 @@ def test_what_may_not_be_repeated_fails_and_leaves_nothing(emulator: Emulator, h
     assert not told.retries
 
 
+@pytest.mark.parametrize("kind", ["Process/SendInput", "Process/CloseStdin"])
+def test_input_that_does_not_arrive_is_sent_again(emulator: Emulator, kind: str) -> None:
+    async def check(kaos: PosixKaos) -> None:
+        emulator.fail(kind, how="reset")
+        await kaos.writebytes("f", LONG)
+        assert await kaos.readbytes("f") == LONG
+
+    in_kaos(check)
+
+
+def test_input_that_is_refused_ends_the_command(emulator: Emulator) -> None:
+    async def check(kaos: PosixKaos) -> None:
+        emulator.fail("Process/SendInput", status=404, message="process not found")
+        with pytest.raises(ProcessLookupError):
+            await kaos.writebytes("f", LONG)
+        with pytest.raises(IsADirectoryError):  # it ends before it reads
+            await kaos.writebytes(".", LONG)
+
+    in_kaos(check)
+
+
 def test_a_rate_limit_is_waited_for(emulator: Emulator) -> None:
     told = Told()
 
