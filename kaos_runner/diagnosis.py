@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 PACKAGES = ("kaos-runner", "kimi-agent-sdk", "kimi-cli", "pykaos")
 TIMEOUT = 20.0
 """Seconds that one backend may take to answer."""
+ONLINE_TIMEOUT = 120.0
+"""Seconds that it may take where it may try things out: a micro-VM that does not boot takes 40."""
 
 
 def diagnose(
@@ -98,12 +100,13 @@ async def _backend(
     backend: type, environ: Mapping[str, str], *, online: bool
 ) -> list[Diagnosis]:
     """One backend's own answer; whatever goes wrong in it is an answer too."""
+    seconds = ONLINE_TIMEOUT if online else TIMEOUT
     try:
-        async with asyncio.timeout(TIMEOUT):
+        async with asyncio.timeout(seconds):
             found: list[Diagnosis] = await backend().diagnose(environ, online=online)
             return found
     except TimeoutError:
-        detail = f"no answer within {TIMEOUT:g} s"
+        detail = f"no answer within {seconds:g} s"
     except Exception as error:  # a third party's backend must not stop the others
         detail = f"{type(error).__name__}: {error}"
     return [Diagnosis(subject="diagnosis", ok=False, detail=detail)]
