@@ -2,6 +2,8 @@
 .PHONY: setup demo test test-kvm lint schemas bench lock clean
 
 BIN := .venv/bin
+# Without byte code every process compiles the SDK anew, which takes seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 setup:
 	@.ci/setup
