@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from kaos_runner.agent import cassette
 from kaos_runner.errors import PrerequisiteError, Problem, RecipeError, UsageError
 from kaos_runner.recipe.load import LoadOptions, load
 from kaos_runner.recipe.model import Model
@@ -318,8 +319,14 @@ class _Resolver:
         return [p for p in found if not p.path and p.severity == "error"]
 
     def _of_model(self, model: ModelPlan) -> list[Problem]:
+        """What the model lacks.
+
+        Raises:
+            RecipeError: its cassette is none.
+        """
         if model.replay:
             if model.replay.is_file():
+                cassette.load(model.replay, str(model.replay))
                 return []
             return [Problem(message=f"the cassette {model.replay} does not exist")]
         missing = []

@@ -134,3 +134,10 @@ def test_an_env_file_fills_in_below_what_is_set(folder: Path) -> None:
 def test_an_env_file_that_is_not_there_is_a_usage_error(folder: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
         plan(folder, options={"env_file": folder / "absent"})
+
+
+def test_a_bad_cassette_is_told_before_anything_is_started(folder: Path) -> None:
+    (folder / "tape.yaml").write_text("cassette: 1\nturns:\n  - txt: hello\n")
+    with pytest.raises(RecipeError) as caught:
+        plan(folder, agent={"model": {"replay": "tape.yaml"}})
+    assert (3, 5) in {(problem.line, problem.column) for problem in caught.value.problems}
