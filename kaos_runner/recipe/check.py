@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kaos_runner.recipe.nodes import Path, problem_at
+from kaos_runner.recipe.nodes import MAX_PROBLEMS, Path, problem_at
 from kaos_runner.recipe.suggest import closest, did_you_mean
 from kaos_runner.recipe.words import expected, explain_value, hint_of, shown, within
 
@@ -80,7 +80,7 @@ class Checker:
     def _value(
         self, schema: Schema, node: Node, path: Path, found: Checked, *, literal: bool
     ) -> None:
-        if not schema or node.broken:
+        if not schema or node.broken or len(found.problems) >= MAX_PROBLEMS:
             return
         schema = self._resolve(schema)
         literal = literal or "x-literal" in schema
@@ -225,6 +225,8 @@ class Checker:
         more = schema.get("additionalProperties", True)
         names = schema.get("propertyNames")
         for key, value in node.entries.items():
+            if len(found.problems) >= MAX_PROBLEMS:
+                return
             below = (*path, key)
             if names is not None:
                 self._name(names, node, key, below, found)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from kaos_runner.recipe.nodes import Key, Node, problem_at
+from kaos_runner.recipe.nodes import MAX_PROBLEMS, Key, Node, problem_at
 from kaos_runner.recipe.scalars import ScalarError, resolve_plain, resolve_tagged
 from kaos_runner.recipe.syntax import explain_syntax
 
@@ -155,6 +155,8 @@ class _Composer:
         return node
 
     def _enter(self, node: Node, key: Node, value: Node, *, flow: bool) -> None:
+        if len(self.problems) >= MAX_PROBLEMS:
+            raise _StopError
         assert node.entries is not None
         assert node.keys is not None
         name = key.value

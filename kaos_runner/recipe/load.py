@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,6 +131,9 @@ def load(path: Path | str, *, options: LoadOptions | None = None) -> Loaded:
     loaded = Loaded(file=str(path), path=Path(path), options=options or LoadOptions())
     problems = _load(loaded)
     loaded.problems = in_order(problems)
+    if len(loaded.problems) >= nodes.MAX_PROBLEMS:
+        rest = Problem(message="there are more problems than these", file=loaded.file)
+        loaded.problems = (*loaded.problems[: nodes.MAX_PROBLEMS], rest)
     return loaded
 
 
@@ -179,11 +183,11 @@ def _examine(
     problems += loaded.texts.problems
     loaded.sources += loaded.texts.sources
     rules = Rules(document, checked, loaded.texts, loaded.params, fence, checker.schema)
-    problems += rules.problems()
+    problems += islice(rules.problems(), nodes.MAX_PROBLEMS)
     if not any(problem.severity == "error" for problem in problems):
-        problems += rules.unused()
+        problems += islice(rules.unused(), nodes.MAX_PROBLEMS)
     if loaded.options.untrusted:
-        problems += refuse_powers(document)
+        problems += islice(refuse_powers(document), nodes.MAX_PROBLEMS)
     return problems
 
 

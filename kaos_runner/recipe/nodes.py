@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 Path = tuple[str | int, ...]
 """A place in the document, such as `("prompts", 1, "checks", 0)`."""
 
+MAX_PROBLEMS = 200
+"""More of them help nobody, and a hostile recipe could have a hundred thousand."""
+
 KIND_NAMES = {"mapping": "a mapping", "sequence": "a list"}
 
 
@@ -123,7 +126,7 @@ def problem_at(
     start = spot.start if offset is None else offset
     line, column = spot.source.line_column(start)
     if length is None:
-        written = spot.source.text[start : spot.end]
+        written = spot.source.text[start : min(spot.end, start + 1000)]
         length = len(written.splitlines()[0].rstrip()) if written.strip() else 1
     return Problem(
         message=message,

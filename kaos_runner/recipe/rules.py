@@ -47,6 +47,8 @@ class Rules:
         self.params = params
         self.fence = fence
         self.schema = schema
+        prompts = document.child("prompts")
+        self.prompts: list[Node] = list(prompts.items or ()) if prompts else []
         self.ids = self._ids()
 
     def problems(self) -> Iterator[Problem]:
@@ -70,20 +72,16 @@ class Rules:
             hint = "`validate --backend all` shows which can"
             yield problem_at(node, message, hint=hint, path=path)
 
-    def _prompts(self) -> list[Node]:
-        prompts = self.document.child("prompts")
-        return list(prompts.items or ()) if prompts else []
-
     def _ids(self) -> dict[str, int]:
         ids: dict[str, int] = {}
-        for index, prompt in enumerate(self._prompts()):
+        for index, prompt in enumerate(self.prompts):
             name = prompt.text("id")
             if name is not None:
                 ids.setdefault(name, index)
         return ids
 
     def _duplicate_ids(self) -> Iterator[Problem]:
-        for index, prompt in enumerate(self._prompts()):
+        for index, prompt in enumerate(self.prompts):
             name = prompt.text("id")
             if name is not None and self.ids[name] != index:
                 node = prompt.child("id")
@@ -129,7 +127,7 @@ class Rules:
         return problem_at(spot, message, hint=hint, path=path, warning=warning)
 
     def _retries(self) -> Iterator[Problem]:
-        for index, prompt in enumerate(self._prompts()):
+        for index, prompt in enumerate(self.prompts):
             retry = prompt.child("retry")
             checks = prompt.child("checks")
             wanted = isinstance(retry.value, int) and 0 < retry.value <= 20 if retry else False
@@ -141,12 +139,13 @@ class Rules:
                 yield self._at(path, message, "add a check, or remove it", warning=True)
 
     def _output_schemas(self) -> Iterator[Problem]:
-        for index in range(len(self._prompts())):
+        templates = {leaf.path[:4] for leaf in self.checked.leaves if leaf.role == "literal"}
+        for index in range(len(self.prompts)):
             path: nodes.Path = ("prompts", index, "output", "schema")
             node = self.document.find(path)
-            templates = any(leaf.path[:4] == path for leaf in self.checked.leaves)
-            if node is not None and node.entries is not None and not node.broken and not templates:
-                yield from schema_problems(node, path)
+            if node is None or node.entries is None or node.broken or path in templates:
+                continue
+            yield from schema_problems(node, path)
 
     def unused(self) -> Iterator[Problem]:
         """A warning for each parameter that nothing uses; only true when nothing else is wrong."""
@@ -177,7 +176,7 @@ class Rules:
             yield from self._reference(text, reference, limit)
 
     def _reference(self, text: Text, reference: Any, limit: int) -> Iterator[Problem]:
-        which, count = reference.which, len(self._prompts())
+        which, count = reference.which, len(self.prompts)
         if isinstance(which, int):
             index, word = which, f"prompts[{which}]"
             if not 0 <= which < count:
@@ -222,7 +221,7 @@ class Rules:
     def _visible(self, path: nodes.Path) -> int | None:
         """How many prompts are known where the path stands; None where none can be."""
         if path[0] in ("checks", "artifacts"):
-            return len(self._prompts())
+            return len(self.prompts)
         if path[0] == "prompts" and isinstance(path[1], int):
             inside = path[2:]
             if not inside or inside[0] in ("text", "checks", "file"):

@@ -25,6 +25,10 @@ _SYNONYMS = {
 """Words of other tools for what has another name here."""
 
 
+MAX_KNOWN = 300
+"""Names among which a slip is looked for; comparing takes its time."""
+
+
 def closest(word: str, known: Iterable[str]) -> str | None:
     """The known name that `word` is most likely a slip of."""
     names = list(known)
@@ -32,6 +36,8 @@ def closest(word: str, known: Iterable[str]) -> str | None:
     by_fold = {name.casefold().replace("-", "_"): name for name in names}
     if folded in by_fold:
         return by_fold[folded]
+    if len(by_fold) > MAX_KNOWN:
+        return None
     for synonym in _SYNONYMS.get(folded, ()):
         if synonym in by_fold:
             return by_fold[synonym]

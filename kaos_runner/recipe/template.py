@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from kaos_runner.recipe.filters import FILTERS, TESTS, names
@@ -11,7 +11,7 @@ from kaos_runner.recipe.flaws import Flaw, syntax_flaw
 from kaos_runner.recipe.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from jinja2 import Environment, nodes
 
@@ -73,8 +73,22 @@ def _parser() -> Environment:
     return Environment(keep_trailing_newline=True, autoescape=False)
 
 
-def parse(text: str, params: Mapping[str, Any]) -> Template:
-    """Parse a leaf and check its names; faults stand in `flaws`."""
+MAX_CACHED = 4096
+"""Characters of the longest text that is kept parsed: recipes of one kind share most of theirs."""
+
+
+def parse(text: str, params: Iterable[str]) -> Template:
+    """Parse a leaf and check its names against the declared parameters; faults stand in `flaws`."""
+    names = tuple(params)
+    return _parsed(text, names) if len(text) <= MAX_CACHED else _parse(text, names)
+
+
+@lru_cache(maxsize=2048)
+def _parsed(text: str, params: tuple[str, ...]) -> Template:
+    return _parse(text, params)
+
+
+def _parse(text: str, params: tuple[str, ...]) -> Template:
     from jinja2 import TemplateSyntaxError
 
     template = Template(text)
@@ -95,7 +109,7 @@ def parse(text: str, params: Mapping[str, Any]) -> Template:
 class _Reader:
     """Walks a template's tree once: refuses what is not allowed, and notes what it refers to."""
 
-    def __init__(self, template: Template, params: Mapping[str, Any]) -> None:
+    def __init__(self, template: Template, params: tuple[str, ...]) -> None:
         self.template = template
         self.params = params
         self.own: set[str] = {"loop"}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kaos_runner.recipe.check import is_template
-from kaos_runner.recipe.nodes import Key, Node, problem_at
+from kaos_runner.recipe.nodes import MAX_PROBLEMS, Key, Node, problem_at
 from kaos_runner.recipe.source import Source, UnreadableError, read_source
 from kaos_runner.recipe.template import Template, parse
 
@@ -90,14 +90,14 @@ class Texts:
         for leaf in checked.paths:
             if leaf.schema.get("x-text"):
                 self._file(leaf)
-        for text in self.all():
-            self._flaws(text)
 
     def all(self) -> list[Text]:
         """Every text."""
         return [*self.by_path.values(), *self.files.values()]
 
     def _leaf(self, leaf: Leaf) -> None:
+        if len(self.problems) >= MAX_PROBLEMS:
+            return
         assert isinstance(leaf.node.value, str)
         if leaf.role == "literal":
             hint = (
@@ -111,6 +111,7 @@ class Texts:
         template = parse(leaf.node.value, self.params)
         text = Text(leaf.path, leaf.node, template, leaf.role == "typed")
         self.by_path[leaf.path] = text
+        self._flaws(text)
         if text.typed and not template.flaws and template.expression is None:
             self.problems.append(
                 text.problem(
@@ -138,10 +139,12 @@ class Texts:
         template = (
             parse(source.text, self.params) if is_template(source.text) else Template(source.text)
         )
-        self.files[leaf.path[:-1]] = Text(leaf.path, node, template, typed=False, external=True)
+        text = Text(leaf.path, node, template, typed=False, external=True)
+        self.files[leaf.path[:-1]] = text
+        self._flaws(text)
 
     def _flaws(self, text: Text) -> None:
-        for flaw in text.template.flaws:
+        for flaw in text.template.flaws[:MAX_PROBLEMS]:
             # What lies in a file that is no recipe is not quoted, not even a name in it.
             message = flaw.message if not text.external else flaw.message.split("`")[0].rstrip(": ")
             self.problems.append(

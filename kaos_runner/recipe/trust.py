@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from kaos_runner.recipe.render import Rendered
 
 
+MAX_PATH = 4096
+
+
 @dataclass(frozen=True, slots=True)
 class Fence:
     """The folders that a recipe's host paths must resolve into, symlinks followed."""
@@ -33,6 +36,8 @@ class Fence:
 
     def holds(self, path: Path) -> bool:
         """Whether the path leads to a place inside."""
+        if len(str(path)) > MAX_PATH:
+            return False  # no file system takes it, and resolving it takes its time
         try:
             real = path.resolve()
         except (OSError, RuntimeError, ValueError):

@@ -77,7 +77,7 @@ def test_random_yaml(folder: Path, text: str) -> None:
     _survives(folder, text.encode())
 
 
-@settings(max_examples=350, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_mutated_recipes(folder: Path, data: st.DataObject) -> None:
     content = data.draw(st.sampled_from(TEXTS))
@@ -112,7 +112,7 @@ PIECES = [
 TEMPLATES = st.lists(st.sampled_from(PIECES), max_size=14).map("".join)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
 @given(TEMPLATES)
 def test_random_templates(text: str) -> None:
     params = {"a": "x y", "b": [3, 1]}

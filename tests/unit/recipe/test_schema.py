@@ -170,7 +170,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_library_agrees_on_mutated_recipes(data: st.DataObject) -> None:
     document = json.loads(json.dumps(VALID[data.draw(st.sampled_from(sorted(VALID)))]))
