@@ -1,4 +1,4 @@
-"""What this machine has for running recipes: Python, packages, keys, and each backend's own needs."""
+"""What this machine has for running recipes: Python, packages, keys, and what backends need."""
 
 from __future__ import annotations
 
@@ -96,9 +96,7 @@ async def _backends(
     return found
 
 
-async def _backend(
-    backend: type, environ: Mapping[str, str], *, online: bool
-) -> list[Diagnosis]:
+async def _backend(backend: type, environ: Mapping[str, str], *, online: bool) -> list[Diagnosis]:
     """One backend's own answer; whatever goes wrong in it is an answer too."""
     seconds = ONLINE_TIMEOUT if online else TIMEOUT
     try:

@@ -20,9 +20,7 @@ def init(
     directory: Annotated[
         Path, typer.Argument(metavar="[DIR]", help="Where to; made if it is not there.")
     ] = Path(),
-    force: Annotated[
-        bool, typer.Option("--force", help="Overwrite what is there.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
 ) -> int:
     """Write a commented starter recipe, and the schema that editors check it with.
 
