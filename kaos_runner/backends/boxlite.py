@@ -6,12 +6,10 @@ A box has no labels of its own, so its name carries them: `kaos-runner.RUN.DIGES
 from __future__ import annotations
 
 import asyncio
-import math
-import re
 from typing import TYPE_CHECKING, ClassVar
 
 from kaos_runner.backends import boxlite_config, boxlite_doctor
-from kaos_runner.backends.base import Defaults, Feature, OwnedSandbox
+from kaos_runner.backends.base import Defaults, Feature
 from kaos_runner.backends.boxlite_config import BoxliteConfig, config_of, home_of, server_url
 from kaos_runner.backends.boxlite_errors import mapped
 from kaos_runner.errors import KaosRunnerError, SandboxError
@@ -19,18 +17,12 @@ from kaos_runner.errors import KaosRunnerError, SandboxError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 
-    from kaos_runner.backends.base import Diagnosis, Labels, SandboxRequest
-    from kaos_runner.backends.boxlite_listing import Listed
+    from kaos_runner.backends.base import Diagnosis, Labels, OwnedSandbox, SandboxRequest
     from kaos_runner.backends.boxlite_runtime import Place
     from kaos_runner.backends.boxlite_sandbox import BoxliteSandbox
     from kaos_runner.errors import Problem
     from kaos_runner.kaos.boxlite_sdk import Box
-    from kaos_runner.recipe.model import BackendConfig, Network, Recipe
-
-PREFIX = "kaos-runner"
-MIB, GIB = 2**20, 2**30
-IDLE_SECONDS = 600
-"""How much longer than the recipe's wall limit a server keeps an idle box running."""
+    from kaos_runner.recipe.model import BackendConfig, Recipe
 
 
 class BoxliteBackend:
@@ -101,6 +93,7 @@ class BoxliteBackend:
     async def owned(self, environ: Mapping[str, str]) -> AsyncIterator[OwnedSandbox]:
         """Every box with a name of ours: on the server that is set, or else on this machine."""
         from kaos_runner.backends.boxlite_listing import boxes
+        from kaos_runner.backends.boxlite_request import owned
         from kaos_runner.backends.boxlite_runtime import open_place
 
         local = not server_url(BoxliteConfig(), environ)
@@ -110,8 +103,8 @@ class BoxliteBackend:
         self._command = place.command
         try:
             async for box in boxes(place):
-                if (owned := _owned(box)) is not None:
-                    yield owned
+                if (found := owned(box)) is not None:
+                    yield found
         finally:
             await place.release()
 
@@ -146,6 +139,7 @@ async def _seen_through(work: asyncio.Future[BoxliteSandbox]) -> BoxliteSandbox:
 
 async def _make(place: Place, request: SandboxRequest, labels: Labels) -> BoxliteSandbox:
     """Create, start and prepare; a box that does not come so far is removed."""
+    from kaos_runner.backends.boxlite_request import box_name
     from kaos_runner.backends.boxlite_sandbox import open_box
 
     name = box_name(labels)
@@ -162,13 +156,14 @@ async def _make(place: Place, request: SandboxRequest, labels: Labels) -> Boxlit
 
 async def _created(place: Place, request: SandboxRequest, name: str) -> Box:
     """Ask for the box; an answer under way is awaited, or it could come to be after all."""
+    from kaos_runner.backends.boxlite_request import options
     from kaos_runner.kaos.boxlite_sdk import call
 
-    options = _options(request, remote=place.home is None)
+    wanted = options(request, remote=place.home is None)
     asking = asyncio.ensure_future(
         call(
             "create box",
-            lambda: place.runtime.create(options, name=name),
+            lambda: place.runtime.create(wanted, name=name),
             on_retry=request.on_retry,
         )
     )
@@ -212,6 +207,7 @@ def _unreachable(error: KaosRunnerError) -> bool:
 
 async def _take(place: Place, request: SandboxRequest, sandbox_id: str) -> BoxliteSandbox:
     """Find, start and prepare a box that was there before."""
+    from kaos_runner.backends.boxlite_request import outbound
     from kaos_runner.backends.boxlite_sandbox import open_box
     from kaos_runner.kaos.boxlite_sdk import call
 
@@ -223,7 +219,7 @@ async def _take(place: Place, request: SandboxRequest, sandbox_id: str) -> Boxli
             raise SandboxError(msg, hint=hint)
         await _started(box, request)
         if request.recipe.network.default == "deny":
-            wanted = _outbound(request.recipe.network)
+            wanted = outbound(request.recipe.network)
             await call("restrict", lambda: box.network.update_outbound(wanted))
         return await open_box(place, box, request, _workdir(request.recipe))
     except BaseException as error:
@@ -246,61 +242,3 @@ async def _finished(work: Awaitable[object]) -> None:
 
 def _workdir(recipe: Recipe) -> str:
     return recipe.workdir or BoxliteBackend.defaults.workdir or "/"
-
-
-def box_name(labels: Labels) -> str:
-    """The labels as a name: letters, digits, `.`, `_` and `-`, at most 128 of them."""
-    recipe = re.sub(r"[^A-Za-z0-9_-]", "-", labels.recipe)[:60]
-    return f"{PREFIX}.{labels.run_id}.{labels.digest.rpartition(':')[2][:12]}.{recipe}"
-
-
-def _owned(box: Listed) -> OwnedSandbox | None:
-    prefix, _, rest = box.name.partition(".")
-    if prefix != PREFIX or rest.count(".") < 2:
-        return None
-    run_id, _digest, recipe = rest.split(".", 2)
-    return OwnedSandbox(
-        backend=BoxliteBackend.name,
-        id=box.id,
-        run_id=run_id,
-        recipe=recipe,
-        created_at=box.created_at,
-        state=box.state,
-    )
-
-
-def _options(request: SandboxRequest, *, remote: bool) -> object:
-    """The SDK's options; secrets are no part of them, they go to each command."""
-    from kaos_runner.kaos.boxlite_sdk import sdk
-
-    recipe, config = request.recipe, config_of(request.recipe)
-    # A server stops an idle box after 15 minutes of its own accord, whatever runs in it.
-    idle = {"auto_stop": math.ceil(recipe.limits.wall) + IDLE_SECONDS} if remote else {}
-    return sdk().BoxOptions(
-        image=None if config.rootfs else recipe.image,
-        rootfs_path=config.rootfs,
-        cpus=config.cpus,
-        memory_mib=config.memory // MIB,
-        disk_size_gb=config.disk and math.ceil(config.disk / GIB),
-        volumes=[(volume.from_, volume.to, volume.read_only) for volume in config.volumes],
-        network=_network(recipe.network),
-        user=config.user,
-        auto_remove=False,
-        **idle,
-    )
-
-
-def _network(network: Network) -> object:
-    from kaos_runner.kaos.boxlite_sdk import sdk
-
-    return sdk().NetworkSpec(outbound=_outbound(network))
-
-
-def _outbound(network: Network) -> object:
-    from kaos_runner.kaos.boxlite_sdk import sdk
-
-    closed = network.default == "deny" and not network.allow
-    return sdk().OutboundNetworkSpec(
-        mode="disabled" if closed else "enabled",
-        allow_net=list(network.allow) if network.default == "deny" else [],
-    )

@@ -10,10 +10,11 @@ import pytest
 from pydantic import ValidationError
 
 from kaos_runner.backends.base import Labels, SandboxRequest
-from kaos_runner.backends.boxlite import BoxliteBackend, box_name
+from kaos_runner.backends.boxlite import BoxliteBackend
 from kaos_runner.backends.boxlite_config import BoxliteConfig, Registry, Volume, kvm_fault
 from kaos_runner.backends.boxlite_errors import mapped
 from kaos_runner.backends.boxlite_layout import write_layout
+from kaos_runner.backends.boxlite_request import box_name
 from kaos_runner.errors import PrerequisiteError, SandboxError
 from kaos_runner.recipe.model import Limits, Network, Prompt, Recipe
 from tests.debian import need
