@@ -104,15 +104,19 @@ class SpritesBackend:
         config = config_of(request.recipe)
         name = config.create_as or PREFIX + random.token_hex(4)
         texts = [f"{key}={value}" for key, value in labels.as_dict().items()]
+        # A name that was drawn is proof enough that a sprite is ours; a given one needs our labels.
+        proof = frozenset(texts if config.create_as else ())
         service = _service(request)
-        creating = asyncio.ensure_future(service.create(name, texts, **wishes_of(config)))
+        creating = asyncio.ensure_future(
+            service.create(name, texts, proof=proof, **wishes_of(config))
+        )
         try:
             sprite = await asyncio.shield(creating)
             if sizes_of(config):
                 request.notify("info", "Sprites may ignore region and sizes")
             return await self._open(service, sprite, request)
         except BaseException:
-            undo = _undo(service, creating, name, texts)
+            undo = _undo(service, creating, name, proof)
             if not await _finish(undo):
                 left = f"the sprite {name} may be left behind: {self.remove_command(name)}"
                 request.notify("warning", left)
@@ -220,7 +224,10 @@ async def _make_workdir(transport: SpritesTransport, workdir: str) -> str:
 
 
 async def _undo(
-    service: SpriteService, creating: asyncio.Future[AsyncSprite], name: str, labels: list[str]
+    service: SpriteService,
+    creating: asyncio.Future[AsyncSprite],
+    name: str,
+    proof: frozenset[str],
 ) -> None:
     """Delete the sprite of a create that failed or was cancelled, if it came to be and is ours."""
     try:
@@ -230,7 +237,7 @@ async def _undo(
         if not creating.cancelled() and _was_refused(creating.exception()):
             return
         found = await service.find(name)
-        if found is not None and set(labels) <= set(found.labels):
+        if found is not None and proof <= set(found.labels):
             await service.destroy(name)
     finally:
         await service.aclose()

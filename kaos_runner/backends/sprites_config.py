@@ -29,7 +29,7 @@ class SpritesConfig(BackendConfig):
     name: str | None = Field(default=None, pattern=NAME_PATTERN)
     """The sprite to connect to, never deleted. Defaults to `SPRITE_NAME`; else one is created."""
     create_as: str | None = Field(default=None, pattern=NAME_PATTERN)
-    """The name of the sprite that is created. Defaults to `kimi-agent-` and eight letters."""
+    """The name of the sprite that is created. Defaults to `kimi-agent-` and eight characters."""
     region: str | None = None
     """Where it is created; the service may ignore it."""
     cpus: int | None = Field(default=None, ge=1)

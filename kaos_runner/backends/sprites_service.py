@@ -68,8 +68,10 @@ class SpriteService:
         except Exception as error:
             raise as_ours(operation, error, first=first) from error
 
-    async def create(self, name: str, labels: list[str], **details: Any) -> AsyncSprite:
-        """Create a sprite; one whose answer was lost is found again by its labels.
+    async def create(
+        self, name: str, labels: list[str], *, proof: frozenset[str], **details: Any
+    ) -> AsyncSprite:
+        """Create a sprite; one whose answer was lost is taken up if its labels hold the proof.
 
         Raises:
             PrerequisiteError: the token is refused, or the service cannot be reached.
@@ -82,7 +84,7 @@ class SpriteService:
             except Exception as error:
                 with contextlib.suppress(KaosRunnerError):
                     found = await self.find(name, attempts=1)
-                    if found is not None and set(labels) <= set(found.labels):
+                    if found is not None and proof <= set(found.labels):
                         return found
                 raise error
 

@@ -65,6 +65,8 @@ class Behaviour:
     """Seconds that a command without terminal runs on after its client has gone."""
     restore_after: float = 0.2
     """Seconds after the answer at which a restore takes place: it is asynchronous."""
+    labels_kept: bool = True
+    """Whether a new sprite has the labels that it was asked for with."""
     labels_listed: bool = True
     """Whether the list of sprites shows labels, or only the single sprite does."""
 

@@ -80,7 +80,8 @@ class Fleet:
         """Make a sprite as it was asked for."""
         machine = Machine(self._directory / f"{name}-{uuid4().hex[:8]}")
         sprite = self.sprites[name] = Sprite(name, machine, asked)
-        sprite.labels = list(asked.get("labels") or [])
+        if self.behaviour.labels_kept:
+            sprite.labels = list(asked.get("labels") or [])
         sprite.url_settings |= asked.get("url_settings") or {}
         return sprite
 

@@ -146,6 +146,16 @@ def test_a_create_whose_answer_was_lost_makes_one_sprite(emulator: SpritesEmulat
     assert emulator.counts()["create"] == 1
 
 
+def test_a_service_that_forgets_labels_leaves_nothing_behind(emulator: SpritesEmulator) -> None:
+    emulator.fail("sessions", "status", status=500)
+    emulator.behaviour.labels_kept = False
+    with pytest.raises(SandboxError):
+        created(emulator)
+
+    assert emulator.names == []
+    assert emulator.counts()["create"] == 1
+
+
 def test_a_name_that_is_taken_is_not_touched(emulator: SpritesEmulator) -> None:
     config = SpritesConfig(create_as="theirs")
     created(emulator, config=config)
