@@ -26,6 +26,8 @@ AGAIN = ROOT / "recipes/cassettes/sprites-keep-again.yaml"
 WORKDIR = "/home/sprite/kimi-workdir"
 PATIENCE = 60.0
 
+pytestmark = pytest.mark.timeout(300)  # several runs in one test, on a busy machine
+
 
 @pytest.fixture
 def emulator() -> Iterator[SpritesEmulator]:
