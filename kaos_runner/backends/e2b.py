@@ -117,8 +117,8 @@ class E2bBackend:
             service.stop()
             left = await _finished(_undo(_service(request), creating, metadata))
             if left is not None:
-                hint = f"look for it with `kaos-runner reap`: {left}"
-                request.notify("warning", f"a sandbox may be left behind; {hint}")
+                where = f"look at https://e2b.dev/dashboard for {_RUN}={labels.run_id}"
+                request.notify("warning", f"a sandbox may be left behind ({left}); {where}")
             raise
 
     async def connect(self, request: SandboxRequest, sandbox_id: str) -> E2bSandbox:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 KEY_HINT = "set E2B_API_KEY to a key from https://e2b.dev/dashboard?tab=keys"
 LIMIT_HINT = (
-    "wait until other sandboxes end, remove those that no run owns with `kaos-runner reap`, "
+    "wait until other sandboxes end, kill those that nobody needs at https://e2b.dev/dashboard, "
     "or ask E2B for a higher limit"
 )
 LOST_HINT = (

@@ -69,6 +69,19 @@ def test_the_same_recipe_rehearses_on_local(cli: CommandLine, tmp_path: Path) ->
     _applies(done, tmp_path)
 
 
+@pytest.mark.live
+@pytest.mark.parametrize("model", ["replayed", "real"])
+def test_the_recipe_in_the_service(cli: CommandLine, tmp_path: Path, model: str) -> None:
+    for name in ("E2B_API_KEY", *(["KIMI_API_KEY"] if model == "real" else [])):
+        if not os.environ.get(name):
+            pytest.skip(f"{name} is not set")
+    done = cli.run(RECIPE, *(REPLAY if model == "replayed" else ()))
+
+    assert done.code == 0, done.err
+    if model == "replayed":
+        _applies(done, tmp_path)
+
+
 def _applies(done: Done, tmp_path: Path) -> None:
     """The patch goes onto what the recipe began with, and the tests hold there."""
     start = tmp_path / "start"

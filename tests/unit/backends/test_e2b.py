@@ -206,7 +206,7 @@ def test_what_may_be_left_behind_is_said(emulator: Emulator) -> None:
         asyncio.run(E2bBackend().create(request, LABELS))
     ((level, text),) = told
     assert level == "warning"
-    assert "reap" in text
+    assert "kaos-runner-run-id=run-1" in text
 
 
 def test_renewing_a_lost_sandbox_tells_the_run(emulator: Emulator) -> None:
