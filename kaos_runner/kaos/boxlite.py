@@ -64,12 +64,10 @@ class BoxliteTransport:
         how: How = "alone" if stdin is None else "input"
         process = await self._launch(argv, cwd or "/", how)
         try:
-            async with asyncio.TaskGroup() as group:
-                if stdin is not None:
-                    group.create_task(process.give(stdin))
-                stdout = group.create_task(process.stdout.read())
-                stderr = group.create_task(process.stderr.read())
-            return Completed(await process.wait(), stdout.result(), stderr.result())
+            stdout, stderr, _ = await asyncio.gather(
+                process.stdout.read(), process.stderr.read(), process.give(stdin)
+            )
+            return Completed(await process.wait(), stdout, stderr)
         except BaseException:
             await process.kill_hard()
             raise

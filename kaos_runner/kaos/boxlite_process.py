@@ -147,8 +147,10 @@ class BoxliteProcess:
         self._writer.abort(error)
         self._window.release()
 
-    async def give(self, data: bytes) -> None:
-        """All the input of a command that is not live."""
+    async def give(self, data: bytes | None) -> None:
+        """Send all the input of a command that is not live; None where it takes none."""
+        if data is None:
+            return
         await self._input.send_input(b"%d\n" % len(data))
         for start in range(0, len(data), INPUT_PIECE):
             await self._input.send_input(data[start : start + INPUT_PIECE])
