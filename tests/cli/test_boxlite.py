@@ -217,6 +217,21 @@ def test_a_start_on_this_machine(cli: CommandLine, tmp_path: Path) -> None:
     assert _processes(str(home)) == []
 
 
+def test_a_home_that_is_in_use(cli: CommandLine, tmp_path: Path) -> None:
+    if fault := kvm_fault():
+        pytest.skip(f"the SDK's local runtime does not open: {fault[0]}")
+    import boxlite  # type: ignore[import-untyped]
+
+    home = tmp_path / "boxes"
+    other = boxlite.Boxlite(boxlite.Options(home_dir=str(home)))
+    done = _local(cli, tmp_path, {"home": str(home)})
+    assert done.code == 3, done.err
+    assert f"the BoxLite home {home} is used by another process" in done.err
+    assert "backend.home" in done.err
+    assert home.exists()
+    del other
+
+
 class _Registry(BaseHTTPRequestHandler):
     """A registry that knows no image, and notes who asks for what."""
 

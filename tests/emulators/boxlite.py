@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from aiohttp import web
 
-from tests.emulators.boxlite_routes import Refused, Routes, answer_error
+from tests.emulators.boxlite_answers import Refused, answer_error
+from tests.emulators.boxlite_routes import Routes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

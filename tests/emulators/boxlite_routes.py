@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import re
 import secrets
 import shutil
 from datetime import UTC, datetime
@@ -13,62 +12,13 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from tests.emulators.boxlite_answers import Refused, check_create, described
 from tests.emulators.boxlite_box import Box
 from tests.emulators.boxlite_execution import SIGNALS, Execution
 from tests.emulators.boxlite_files import Archive, archive, extract
 
 if TYPE_CHECKING:
     from tests.emulators.boxlite import Emulator
-
-TYPES = {
-    "invalid_argument": "InvalidArgumentError",
-    "unauthenticated": "AuthError",
-    "not_found": "NotFoundError",
-    "already_exists": "AlreadyExistsError",
-    "invalid_state": "InvalidStateError",
-    "image_pull_failed": "ImageError",
-    "execution_failed": "ExecutionError",
-    "resource_exhausted": "ResourceExhaustedError",
-    "upstream_unavailable": "UpstreamUnavailableError",
-    "engine_unavailable": "EngineError",
-    "storage_error": "StorageError",
-    "unsupported": "UnsupportedError",
-    "timeout": "TimeoutError",
-}
-NAME = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,127}$")
-CREATE_FIELDS = {"advanced", "security", "name", "image", "rootfs_path", "cpus", "memory_mib"}
-CREATE_FIELDS |= {"disk_size_gb", "working_dir", "env", "entrypoint", "cmd", "user", "volumes"}
-CREATE_FIELDS |= {"network", "secrets", "detach", "auto_pause", "auto_stop", "auto_delete"}
-CREATE_FIELDS |= {"auto_resume", "auto_remove", "tty"}
-
-
-def answer_error(status: int, code: str, message: str) -> web.Response:
-    """An error in the server's shape."""
-    error = {"message": message, "type": TYPES.get(code, "InternalError"), "code": code}
-    return web.json_response(
-        {"error": {**error, "request_id": f"req_{secrets.token_hex(8)}"}}, status=status
-    )
-
-
-class Refused(Exception):
-    """Ends a route with an error in the server's shape."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.response = answer_error(status, code, message)
-
-
-def _created(spec: dict[str, object]) -> None:
-    """Refuse what the server refuses at create."""
-    unknown = sorted(set(spec) - CREATE_FIELDS)
-    if unknown:
-        raise Refused(400, "invalid_argument", f"unknown fields: {', '.join(unknown)}")
-    name = spec.get("name")
-    if name is not None and not NAME.match(str(name)):
-        raise Refused(400, "invalid_argument", f"invalid box name: {name}")
-    image = str(spec.get("image") or "alpine:latest")
-    if "nonexistent" in image:
-        raise Refused(422, "image_pull_failed", f"images error: manifest unknown for {image}")
 
 
 class Routes:
@@ -139,7 +89,7 @@ class Routes:
 
     async def create(self, request: web.Request) -> web.Response:
         spec = await request.json()
-        _created(spec)
+        check_create(spec)
         name = spec.get("name")
         if name is not None and any(box.name == name for box in self.emulator.boxes.values()):
             raise Refused(409, "already_exists", f"a box named {name} exists")
@@ -149,7 +99,7 @@ class Routes:
         self.emulator.boxes[box_id] = box
         self.emulator.counters["boxes_created_total"] += 1
         location = f"{request.path}/{box_id}"
-        return web.json_response(_described(box), status=201, headers={"Location": location})
+        return web.json_response(described(box), status=201, headers={"Location": location})
 
     async def list_boxes(self, request: web.Request) -> web.Response:
         boxes = list(self.emulator.boxes.values())
@@ -159,11 +109,11 @@ class Routes:
         start = int(request.query.get("pageToken") or 0)
         end = start + size
         token = str(end) if end < len(boxes) else None
-        page = [_described(box) for box in boxes[start:end]]
+        page = [described(box) for box in boxes[start:end]]
         return web.json_response({"boxes": page, "next_page_token": token})
 
     async def get(self, request: web.Request) -> web.Response:
-        return web.json_response(_described(self._box(request)))
+        return web.json_response(described(self._box(request)))
 
     async def exists(self, request: web.Request) -> web.Response:
         self._box(request)
@@ -178,13 +128,13 @@ class Routes:
         return web.Response(status=204)
 
     async def start(self, request: web.Request) -> web.Response:
-        return web.json_response(_described(await self._running(request)))
+        return web.json_response(described(await self._running(request)))
 
     async def stop(self, request: web.Request) -> web.Response:
         box = self._box(request)
         await box.stop()
         self.emulator.counters["boxes_stopped_total"] += 1
-        return web.json_response(_described(box))
+        return web.json_response(described(box))
 
     async def metrics(self, request: web.Request) -> web.Response:
         box = self._box(request)
@@ -320,17 +270,3 @@ class Routes:
     async def resize(self, request: web.Request) -> web.Response:
         self._execution(request)
         raise Refused(409, "invalid_state", "the execution has no terminal")
-
-
-def _described(box: Box) -> dict[str, object]:
-    spec = box.spec
-    facts: dict[str, object] = {
-        "box_id": box.id,
-        "name": box.name,
-        "status": box.status,
-        "labels": {},
-    }
-    facts |= {"created_at": box.created_at.isoformat(), "updated_at": box.updated_at.isoformat()}
-    facts["image"] = spec.get("image") or spec.get("rootfs_path") or "alpine:latest"
-    facts |= {"cpus": spec.get("cpus") or 2, "memory_mib": spec.get("memory_mib") or 512}
-    return {**facts, "pid": box.inner_pid if box.status == "running" else None}
