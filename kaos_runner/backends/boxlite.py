@@ -32,8 +32,8 @@ class BoxliteBackend:
     config: ClassVar[type[BackendConfig]] = BoxliteConfig
     defaults: ClassVar[Defaults] = Defaults(
         workdir="/root/kimi-workdir",
-        image="python:3.12-slim",
-        image_env="BOXLITE_IMAGE",
+        image=boxlite_config.IMAGE,
+        image_env=boxlite_config.IMAGE_ENV,
         has_image=True,
     )
     features: ClassVar[Mapping[str, Feature]] = {
@@ -44,7 +44,7 @@ class BoxliteBackend:
         "backend.registries": Feature("honours", "on this machine only"),
     }
     environ: ClassVar[Sequence[str]] = (
-        "BOXLITE_IMAGE",
+        boxlite_config.IMAGE_ENV,
         boxlite_config.URL_ENV,
         boxlite_config.KEY_ENV,
         boxlite_config.PREFIX_ENV,

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from kaos_runner.recipe.model import Recipe
 
+IMAGE = "python:3.12-slim"
+IMAGE_ENV = "BOXLITE_IMAGE"
 KEY_ENV = "BOXLITE_API_KEY"
 URL_ENV = "BOXLITE_REST_URL"
 PREFIX_ENV = "BOXLITE_REST_PATH_PREFIX"
@@ -128,6 +130,10 @@ def problems(recipe: Recipe, environ: Mapping[str, str]) -> Iterator[Problem]:
     url = server_url(config, environ)
     if recipe.workdir and not recipe.workdir.startswith("/"):
         yield Problem(path="workdir", message="`workdir` must be absolute in a box")
+    chosen = recipe.image not in (None, IMAGE, environ.get(IMAGE_ENV))
+    if config.rootfs and chosen:
+        message = f"`rootfs` takes the place of the image, and `image` says {recipe.image}"
+        yield Problem(path="backend.rootfs", message=message, hint="remove one of them")
     if recipe.image and not config.rootfs and not _IMAGE.fullmatch(recipe.image):
         yield Problem(
             path="image",

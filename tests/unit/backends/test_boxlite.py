@@ -151,8 +151,12 @@ def test_an_image_layout_is_one(tmp_path: Path) -> None:
     index = json.loads((tmp_path / "image/index.json").read_text())
     blob = tmp_path / "image/blobs/sha256" / index["manifests"][0]["digest"].removeprefix("sha256:")
     assert json.loads(blob.read_text())["layers"][0]["size"] > 0
-    found = said(recipe(BoxliteConfig(rootfs=str(tmp_path / "image")), image=None))
-    assert [path for path, _ in found if path] == []
+    config = BoxliteConfig(rootfs=str(tmp_path / "image"))
+    for image in (None, "python:3.12-slim"):
+        assert [path for path, _ in said(recipe(config, image=image)) if path] == []
+    assert ("backend.rootfs", "`rootfs` takes the place of the image, and `image` says alpine") in (
+        said(recipe(config, image="alpine"))
+    )
 
 
 # -- what the SDK's errors mean
