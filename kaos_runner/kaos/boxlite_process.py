@@ -151,9 +151,10 @@ class BoxliteProcess:
         """Send all the input of a command that is not live; None where it takes none."""
         if data is None:
             return
-        await self._input.send_input(b"%d\n" % len(data))
-        for start in range(0, len(data), INPUT_PIECE):
-            await self._input.send_input(data[start : start + INPUT_PIECE])
+        with contextlib.suppress(RuntimeError):  # the streams tell what became of it
+            await self._input.send_input(b"%d\n" % len(data))
+            for start in range(0, len(data), INPUT_PIECE):
+                await self._input.send_input(data[start : start + INPUT_PIECE])
 
     async def _send(self, chunk: bytes) -> None:
         for start in range(0, len(chunk), INPUT_PIECE):
