@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import re
 import shutil
+import signal
 import tempfile
 import threading
 from collections import Counter
@@ -215,8 +215,11 @@ async def _await(work: Callable[[], Awaitable[None]]) -> None:
 async def _serve_forever(emulator: Emulator) -> None:
     await emulator.serve()
     print(f"BoxLite emulator: {emulator.url}", flush=True)
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     try:
-        await asyncio.Event().wait()
+        await stopped.wait()
     finally:
         await emulator.close()
 
@@ -237,8 +240,7 @@ def main() -> None:
         latency=given.latency,
         port=given.port,
     )
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_serve_forever(emulator))
+    asyncio.run(_serve_forever(emulator))
 
 
 if __name__ == "__main__":
