@@ -12,7 +12,7 @@ demo: setup  ## run the main job: the quickstart recipe on the local backend, no
 	@$(BIN)/kaos-runner recipes/quickstart.yaml
 
 test: setup lint  ## the whole test suite
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadscope
 
 test-kvm: setup  ## the conformance suite in a real BoxLite micro-VM, where this machine boots one
 	@$(BIN)/python -m pytest tests/conformance/test_boxlite_kvm.py --live -q -rN

@@ -163,8 +163,13 @@ def test_a_token_limit_is_6(cli: CommandLine) -> None:
 
 
 def test_the_wall_limit_is_124_and_ends_what_runs(cli: CommandLine) -> None:
-    turns = [shell("echo before > before.txt; sleep 300"), says("done")]
-    recipe = cli.recipe(turns, limits={"wall": "10s"}, artifacts=[{"path": "before.txt"}])
+    # Long enough for a busy machine to come to the agent's command.
+    recipe = cli.recipe(
+        [shell("sleep 300"), says("done")],
+        setup=["echo before > before.txt"],
+        limits={"wall": "20s"},
+        artifacts=[{"path": "before.txt"}],
+    )
     begun = time.monotonic()
     done = cli.run(recipe)
 
