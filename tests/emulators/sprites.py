@@ -120,7 +120,7 @@ class SpritesEmulator:
         machines = [sprite.machine for sprite in list(self._service.fleet.sprites.values())]
         return [line for machine in machines for line in machine.processes()]
 
-    def settled(self, *, patience: float = 5.0) -> list[str]:
+    def settled(self, *, patience: float = 20.0) -> list[str]:
         """What still runs after a moment's patience: a process needs time to end."""
         until = time.monotonic() + patience
         while (left := self.processes()) and time.monotonic() < until:

@@ -144,6 +144,7 @@ def test_another_client_attaches(emulator: SpritesEmulator, sprite: Sprite) -> N
 def test_a_command_runs_on_for_a_while_without_its_client(
     emulator: SpritesEmulator, sprite: Sprite
 ) -> None:
+    emulator.behaviour.run_on = 4.0
     emulator.fail("exec", "abort")
     with pytest.raises(NetworkError):
         sprite.run("sh", "-c", "sleep 0.1; touch here; sleep 308")
