@@ -26,6 +26,10 @@ LOST_HINT = (
     "raise `timeout` of the backend, which is how long a sandbox outlives its last renewal, "
     "or set `on_timeout: pause` to keep its state"
 )
+UNREACHABLE_HINT = (
+    "check the network and https://status.e2b.dev; if the sandbox still runs, it ends by itself "
+    "when its time is up"
+)
 STATUS_HINT = "see https://status.e2b.dev, and try again"
 
 _URL = re.compile(r" \(https?://[^)]*\)")
@@ -88,9 +92,9 @@ def transient(error: BaseException) -> bool:
     return _status(error) in {502, 504}
 
 
-def lost(sandbox_id: str, why: str) -> SandboxLostError:
+def lost(sandbox_id: str, why: str, hint: str = LOST_HINT) -> SandboxLostError:
     """The error of a sandbox that went away in the middle."""
-    return SandboxLostError(f"the E2B sandbox {sandbox_id} {why}", hint=LOST_HINT)
+    return SandboxLostError(f"the E2B sandbox {sandbox_id} {why}", hint=hint)
 
 
 def os_error(error: Exception, path: str | None = None) -> OSError:
@@ -146,6 +150,13 @@ def _about_template(error: Exception) -> bool:
 def _status(error: BaseException) -> int | None:
     status = getattr(error, "status_code", None)
     return status if isinstance(status, int) else None
+
+
+def reason(error: BaseException) -> str:
+    """The words of what lies at the bottom of an error, without the SDK's advice and addresses."""
+    while error.__cause__ is not None and str(error.__cause__):
+        error = error.__cause__
+    return _URL.sub("", str(error)).removeprefix("Request failed: ") or type(error).__name__
 
 
 def words(error: BaseException) -> str:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kaos_runner.kaos.e2b_errors import cancellation, lost, os_error, words
+from kaos_runner.kaos.e2b_errors import (
+    LOST_HINT,
+    UNREACHABLE_HINT,
+    cancellation,
+    lost,
+    os_error,
+    reason,
+    words,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +57,7 @@ class Fate:
         if isinstance(told, e2b.AuthenticationException):
             return self._give_up("does not take its access token any more")
         if is_transport_failure(error):
-            return ConnectionError(f"the connection to the sandbox broke: {words(error)}")
+            return ConnectionError(f"the connection to the sandbox broke: {reason(error)}")
         return os_error(told)
 
     async def gone(self) -> SandboxLostError:
@@ -80,10 +88,10 @@ class Fate:
         try:
             running: bool = await retrying(self._is_running)
         except Exception:
-            return self._give_up(f"cannot be reached: {words(error)}")
+            return self._give_up(f"cannot be reached: {reason(error)}", UNREACHABLE_HINT)
         if not running:
             return await self._gone()
-        return ConnectionError(f"the connection to the sandbox broke: {words(error)}")
+        return ConnectionError(f"the connection to the sandbox broke: {reason(error)}")
 
     async def _gone(self) -> BaseException:
         """Ask the control plane what became of it."""
@@ -101,9 +109,9 @@ class Fate:
             return self._give_up("was paused: its time was up, or somebody paused it")
         return self._give_up("runs, but nothing in it answers")
 
-    def _give_up(self, why: str) -> ConnectionError:
+    def _give_up(self, why: str, hint: str = LOST_HINT) -> ConnectionError:
         """Tell once that the sandbox is lost."""
         if self.lost is None:
-            self.lost = lost(self._sandbox.sandbox_id, why)
+            self.lost = lost(self._sandbox.sandbox_id, why, hint)
             self._on_lost(self.lost)
         return ConnectionError(str(self.lost))

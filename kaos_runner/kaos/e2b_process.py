@@ -124,6 +124,7 @@ class E2bProcess:
         self.stderr: AsyncReadable = self._output["stderr"]
         self.task = asyncio.create_task(self._pump())
         """Ends once nobody in the sandbox holds the command's pipes any more."""
+        self.task.add_done_callback(self._over)
         self._look()
 
     @property
@@ -162,9 +163,9 @@ class E2bProcess:
         """Let go of the stream."""
         self.task.cancel()
         await asyncio.wait({self.task})
+        await self._stream.aclose()
 
     async def _pump(self) -> None:
-        code = -signal.SIGKILL
         try:
             while isinstance(event := await self._stream.next(), tuple):
                 name, chunk = event
@@ -172,22 +173,23 @@ class E2bProcess:
                     chunk = self._marks.feed(chunk)
                     self._look()
                 await self._give(self._output[name], chunk)
-            code = exit_code(event)
             self._output["stderr"].feed_data(self._marks.rest())
-        except asyncio.CancelledError:
-            pass
+            self._end(exit_code(event))
         except OSError as error:
             self._error = error
             for reader in self._output.values():
                 reader.fail(error)
         finally:
-            if self._error is None:
-                self._end(code)
-            self._ended.set()
-            for reader in self._output.values():
-                reader.feed_eof()
-            self._input.abort()
             await self._stream.aclose()
+
+    def _over(self, _task: asyncio.Task[None]) -> None:
+        """The stream has ended, or was let go of, perhaps before anything was read of it."""
+        if self._error is None:
+            self._end(-signal.SIGKILL)
+        self._ended.set()
+        for reader in self._output.values():
+            reader.feed_eof()
+        self._input.abort()
 
     def _look(self) -> None:
         """Whether the exit code was said."""

@@ -319,6 +319,18 @@ def test_what_goes_on_in_the_background_is_let_go() -> None:
     in_kaos(check)
 
 
+@pytest.mark.usefixtures("emulator")
+def test_a_stream_that_is_let_go_before_it_is_read_ends() -> None:
+    async def check(kaos: PosixKaos) -> None:
+        for _ in range(10):
+            process = await kaos.exec("sh", "-c", "sleep 60 & exit 3")
+            await transport_of(kaos).aclose()
+            assert await process.wait() in (3, -9)
+            assert await process.stdout.read() == b""
+
+    in_kaos(check)
+
+
 # -- marks
 
 
