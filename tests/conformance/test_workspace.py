@@ -15,7 +15,8 @@ from kaos_runner.backends.boxlite import BoxliteBackend
 from kaos_runner.backends.boxlite_config import BoxliteConfig
 from kaos_runner.backends.e2b import E2bBackend, E2bConfig
 from kaos_runner.backends.local import LocalBackend, LocalConfig
-from kaos_runner.backends.sprites import SpritesBackend, SpritesConfig
+from kaos_runner.backends.sprites import SpritesBackend
+from kaos_runner.backends.sprites_config import SpritesConfig
 from kaos_runner.recipe.model import (
     ChangedCheck,
     FileCheck,
