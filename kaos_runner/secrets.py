@@ -11,6 +11,7 @@ import base64
 import json
 import re
 import shlex
+from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
 
@@ -53,53 +54,95 @@ def _fault(name: str, environ: Mapping[str, str]) -> Problem | None:
 
 
 class Mask:
-    """Replaces every known form of some values by `***`."""
+    """Replaces every known form of some values by `***`.
+
+    The coded forms are also found where a tool has wrapped its lines, as `base64` and `xxd` do.
+    """
 
     def __init__(self, values: Iterable[str]) -> None:
-        forms = sorted({form for value in values for form in _forms(value)}, key=len, reverse=True)
-        self._longest = max((len(_bytes(form)) for form in forms), default=0)
-        self._pattern = re.compile("|".join(map(re.escape, forms))) if forms else None
-        self._bytes = (
-            re.compile(b"|".join(re.escape(_bytes(form)) for form in forms)) if forms else None
-        )
+        secrets = [part for value in values for part in _parts(value)]
+        self._plain = _any_of({form for part in secrets for form in _plain_forms(part)})
+        self._coded = _any_of({form for part in secrets for form in _coded_forms(part)})
 
     def __call__(self, text: str) -> str:
         """The text with every known form masked."""
-        return self._pattern.sub(MASK, text) if self._pattern else text
+        if self._plain:
+            text = self._plain.sub(MASK, text)
+        if self._coded and self._coded.search(_GAPS.sub("", text)):
+            text = _with_gaps(self._coded).sub(MASK, text)
+        return text
 
     def scan(self) -> Scan:
         """A search over bytes that come in chunks."""
-        return Scan(self._bytes, self._longest)
+        return Scan(self._plain, self._coded)
 
 
 class Scan:
     """Finds a secret in bytes that come in chunks, also across their borders."""
 
-    def __init__(self, pattern: re.Pattern[bytes] | None, longest: int) -> None:
-        self._pattern = pattern
-        self._overlap = longest - 1
-        self._tail = b""
+    def __init__(self, plain: re.Pattern[str] | None, coded: re.Pattern[str] | None) -> None:
+        self._searches = [
+            _Search(re.compile(_bytes(pattern.pattern)), gaps)
+            for pattern, gaps in ((plain, False), (coded, True))
+            if pattern
+        ]
 
     def __call__(self, chunk: bytes) -> bool:
         """Whether a secret has come to an end in this chunk."""
-        if self._pattern is None:
-            return False
-        window = self._tail + chunk
+        return any([search(chunk) for search in self._searches])  # noqa: C419 - all must be fed
+
+
+class _Search:
+    """One pattern over chunks; `gaps` leaves white space out first."""
+
+    def __init__(self, pattern: re.Pattern[bytes], gaps: bool) -> None:
+        self._pattern = pattern
+        self._gaps = gaps
+        self._overlap = len(pattern.pattern)  # no form is longer than the pattern of them all
+        self._tail = b""
+
+    def __call__(self, chunk: bytes) -> bool:
+        window = self._tail + (chunk.translate(None, b" \t\r\n") if self._gaps else chunk)
         self._tail = window[-self._overlap :]
         return self._pattern.search(window) is not None
 
 
-def _forms(value: str) -> Iterator[str]:
-    """Every form under which the value is recognised, each of at least `MINIMUM` characters."""
+_GAPS = re.compile(r"[ \t\r\n]+")
+
+
+def _any_of(forms: set[str]) -> re.Pattern[str] | None:
+    """The longest first, so that a part never hides the whole."""
+    ordered = sorted(forms, key=lambda form: (-len(form), form))
+    return re.compile("|".join(map(re.escape, ordered))) if ordered else None
+
+
+@cache
+def _with_gaps(pattern: re.Pattern[str]) -> re.Pattern[str]:
+    """The same forms with white space anywhere inside; coded forms hold no `|`."""
+    letters = (re.findall(r"\\?.", form) for form in pattern.pattern.split("|"))
+    return re.compile("|".join(r"[ \t\r\n]*".join(form) for form in letters))
+
+
+def _parts(value: str) -> set[str]:
+    """The value, and its lines, each of at least `MINIMUM` characters."""
     parts = {value, *(line.strip() for line in value.splitlines())}
-    for part in (p for p in parts if len(p) >= MINIMUM):
-        raw = _bytes(part)
-        quoted = quote(part, safe="", errors="replace")
-        yield from (part, json.dumps(part)[1:-1], json.dumps(part, ensure_ascii=False)[1:-1])
-        yield from (quoted, quote(part, errors="replace"), quote_plus(part, errors="replace"))
-        yield re.sub("%[0-9A-F]{2}", lambda m: m.group().lower(), quoted)
-        yield from (shlex.quote(part), raw.hex(), raw.hex().upper())
-        yield from (form for form in _base64_forms(raw) if len(form) >= MINIMUM)
+    return {part for part in parts if len(part) >= MINIMUM}
+
+
+def _plain_forms(part: str) -> Iterator[str]:
+    """As it is, and as JSON, URLs and the shell quote it."""
+    quoted = quote(part, safe="", errors="replace")
+    yield from (part, json.dumps(part)[1:-1], json.dumps(part, ensure_ascii=False)[1:-1])
+    yield from (quoted, quote(part, errors="replace"), quote_plus(part, errors="replace"))
+    yield re.sub("%[0-9A-F]{2}", lambda m: m.group().lower(), quoted)
+    yield shlex.quote(part)
+
+
+def _coded_forms(part: str) -> Iterator[str]:
+    """In hex, and in base64 at each alignment."""
+    raw = _bytes(part)
+    yield from (raw.hex(), raw.hex().upper())
+    yield from (form for form in _base64_forms(raw) if len(form) >= MINIMUM)
 
 
 def _base64_forms(raw: bytes) -> Iterator[str]:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import os
 
+import hypothesis
 import pytest
+
+# How long an example takes says more about the machine than about us.
+hypothesis.settings.register_profile("kaos-runner", deadline=None)
+hypothesis.settings.load_profile("kaos-runner")
 
 # What a developer has set must not steer the tests.
 STEERING = ("KIMI_", "E2B_", "SPRITE", "BOXLITE_", "KAOS_RUNNER_", "OPENAI_", "GITHUB_", "GIT_")

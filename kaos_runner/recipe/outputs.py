@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kaos_runner.recipe.nodes import problem_at
 from kaos_runner.recipe.suggest import did_you_mean
@@ -40,7 +40,64 @@ def _faults(text: str) -> dict[tuple[str | int, ...], str]:
     found: dict[tuple[str | int, ...], str] = {}
     for error in validator(validator.META_SCHEMA).iter_errors(schema):
         found.setdefault(tuple(error.absolute_path), error.message)
+    for place, told in _dead_ends(schema, schema, ()):
+        found.setdefault(place, told)
     return found
+
+
+def _dead_ends(
+    schema: Any, root: Any, path: tuple[str | int, ...]
+) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """References that lead out of the schema or nowhere, and patterns that are none."""
+    if isinstance(schema, list):
+        for index, item in enumerate(schema):
+            yield from _dead_ends(item, root, (*path, index))
+    if not isinstance(schema, dict):
+        return
+    for key, value in schema.items():
+        place = (*path, key)
+        if key in ("const", "enum", "default", "examples"):
+            continue
+        if key in ("$ref", "$dynamicRef") and isinstance(value, str):
+            if told := _reference_fault(value, root):
+                yield place, told
+        elif key == "pattern" and isinstance(value, str):
+            if told := _pattern_fault(value):
+                yield place, told
+        elif key == "patternProperties" and isinstance(value, dict):
+            for pattern in value:
+                if told := _pattern_fault(pattern):
+                    yield (*place, pattern), told
+            yield from _dead_ends(value, root, place)
+        else:
+            yield from _dead_ends(value, root, place)
+
+
+def _reference_fault(reference: str, root: Any) -> str | None:
+    if not reference.startswith("#"):
+        return "a reference must begin with `#`: nothing is fetched"
+    if reference == "#":
+        return None
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import DRAFT202012
+
+    resource = DRAFT202012.create_resource(root)
+    try:
+        Registry().with_resource("", resource).resolver().lookup(reference)
+    except (Unresolvable, ValueError):
+        return f"`{reference[:80]}` leads nowhere in this schema"
+    return None
+
+
+def _pattern_fault(pattern: str) -> str | None:
+    import regex
+
+    try:
+        regex.compile(pattern)
+    except (regex.error, RecursionError, OverflowError) as error:
+        return f"not a regular expression: {error}"
+    return None
 
 
 _TYPES = ("string", "integer", "number", "boolean", "array", "object", "null")

@@ -83,3 +83,26 @@ def test_resolve_names_every_fault_and_no_value() -> None:
         "the secret SHORT is shorter than 8 characters",
     ]
     assert "tiny42" not in str(problems)
+
+
+LONG = "long-secret-" + "0123456789abcdefghijklmnopqrstuvwxyz" * 4
+
+
+@pytest.mark.parametrize(
+    "coded",
+    [
+        base64.encodebytes(LONG.encode()).decode(),
+        base64.encodebytes(b"a line before\n" + LONG.encode() + b"\nand after").decode(),
+        "\n".join(re.findall(".{1,60}", LONG.encode().hex())),
+        " ".join(re.findall("..", LONG.encode().hex())),
+        base64.encodebytes(LONG.encode()).decode().replace("\n", "\r\n"),
+    ],
+)
+def test_masks_and_finds_what_a_tool_has_wrapped(coded: str) -> None:
+    masked = Mask([LONG])(coded)
+    assert MASK in masked
+    assert len(masked) < len(coded) / 2
+    for size in (7, 64, 10_000):
+        scan = Mask([LONG]).scan()
+        chunks = [coded[i : i + size].encode() for i in range(0, len(coded), size)]
+        assert any(scan(chunk) for chunk in chunks)
