@@ -105,6 +105,9 @@ class SandboxReady(Event):
     isolation: str | None = Field(
         default=None, description="local only: what was used, `bubblewrap` or `none`."
     )
+    remove: str | None = Field(
+        default=None, description="How to remove it by hand, should the run be killed."
+    )
 
 
 class SandboxEnded(Event):

@@ -167,6 +167,9 @@ class Lease:
                 created=not self.plan.sandbox_id,
                 workdir=str(sandbox.kaos.getcwd()),
                 isolation=sandbox.isolation,
+                remove=None
+                if self.plan.sandbox_id
+                else self.plan.backend.remove_command(sandbox.id),
             )
         )
         if sandbox.isolation == "none":

@@ -136,7 +136,10 @@ def absorb(result: Result, record: Record) -> None:
         case events.SandboxReady() as event:
             result.isolation = event.isolation
             result.sandbox = SandboxResult(
-                id=event.sandbox_id, created=event.created, workdir=event.workdir
+                id=event.sandbox_id,
+                created=event.created,
+                workdir=event.workdir,
+                command=event.remove,
             )
         case events.SandboxEnded() as event if result.sandbox:
             result.sandbox.end, result.sandbox.reason = event.end, event.reason

@@ -95,6 +95,9 @@ class Recording:
             return
         document = {"cassette": 1, "model": self._model, "turns": self._turns}
         text = dump(placeholders.over(document, self._clean))
+        if self._path.exists() and not self._path.is_file():
+            self._path.write_text(text, "utf-8")  # a device or a pipe is never replaced
+            return
         draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         draft.write_text(text, "utf-8")
         draft.replace(self._path)

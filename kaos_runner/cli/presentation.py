@@ -153,5 +153,8 @@ def _status(error: KaosRunnerError) -> Literal["unmet", "invalid"]:
 
 
 def print_result(result: ResultSink) -> None:
-    """Print `result.json` as it stands."""
-    print(result.result.model_dump_json(by_alias=True, indent=2))
+    """Print `result.json` as it stands; where nobody can read it, it still lies in the record."""
+    try:
+        print(result.result.model_dump_json(by_alias=True, indent=2), flush=True)
+    except OSError as error:
+        print(f"cannot write the result: {error.strerror}", file=sys.stderr)

@@ -93,7 +93,7 @@ def perform(plan: Plan, folder: Path, shown: Presentation) -> int:
     from kaos_runner.runner import Run
 
     directory = RunDirectory.create(folder, plan.run_id)
-    directory.write("recipe.yaml", plan.loaded.text)
+    directory.write("recipe.yaml", plan.mask(plan.loaded.text))
     directory.write("rendered.yaml", plan.rendered.to_yaml(plan.mask))
     bus = Bus(plan.run_id, plan.mask)
     result = shown.attach(bus, directory, plan.environ)

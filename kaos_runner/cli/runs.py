@@ -93,7 +93,7 @@ def _print_table(found: list[tuple[RunDirectory, Result | None]], folder: Path) 
             one_line(row.get("backend", ""), 20),
             words.seconds(row["seconds"]) if code is not None else "",
             words.count(row.get("tokens", 0)),
-            one_line(sandbox.get("end") or ""),
+            one_line(sandbox.get("end") or ("unknown" if sandbox else "")),
         ])  # fmt: skip
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for cells in table:

@@ -105,6 +105,11 @@ def write_report(file: Path, document: ET.Element) -> None:
         OSError: it cannot be written.
     """
     ET.indent(document)
+    if file.exists() and not file.is_file():  # a device or a pipe is written to, never replaced
+        with file.open("wb") as out:
+            ET.ElementTree(document).write(out, encoding="utf-8", xml_declaration=True)
+        return
+    file = file.resolve()
     file.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     with os.fdopen(handle, "wb") as out:

@@ -270,6 +270,12 @@ def sandbox_end(event: ev.SandboxEnded) -> str:
     return f"{text}\n{use}: {one_line(event.command, 500)}"
 
 
+def sandbox_lost(event: ev.SandboxReady) -> str:
+    """What is known of a sandbox whose run was killed."""
+    text = f"{one_line(event.sandbox_id)}: nobody saw its end, it may still be there"
+    return f"{text}\nremove it: {one_line(event.remove, 500)}" if event.remove else text
+
+
 def tail(text: str, limit: int) -> str:
     """The last `limit` lines, with the number of those left out."""
     lines = text.strip("\r\n").splitlines()

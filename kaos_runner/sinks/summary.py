@@ -6,7 +6,7 @@ from textwrap import dedent
 from typing import TYPE_CHECKING
 
 from kaos_runner.sinks import words
-from kaos_runner.sinks.narrate import Line, artifact_text, sandbox_end, tail
+from kaos_runner.sinks.narrate import Line, artifact_text, sandbox_end, sandbox_lost, tail
 from kaos_runner.sinks.safe import one_line, visible
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ def summary(tally: Tally) -> Iterator[Line]:
     if tally.ended:
         failed = tally.ended.end == "failed"
         yield Line("sandbox", sandbox_end(tally.ended), "bad" if failed else "plain")
+    elif tally.sandbox and not tally.finished:
+        yield Line("sandbox", sandbox_lost(tally.sandbox), "bad")
     if tally.started:
         yield Line("record", one_line(tally.started.run_dir, 500))
     if not tally.isolated:

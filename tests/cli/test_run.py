@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -252,3 +253,49 @@ def test_a_work_tree_that_is_none_is_2_and_nothing_is_created(cli: CommandLine) 
     assert "recipe.yaml:" in done.err
     assert "plain" in done.err
     assert done.result["sandbox"] is None
+
+
+@pytest.mark.parametrize("redirection", [">&-", ">/dev/full", ">&- 2>&-", "<&-"])
+def test_a_stream_that_nobody_reads_changes_no_outcome(cli: CommandLine, redirection: str) -> None:
+    cli.recipe([says("fine")])
+    for output in ("text", "json"):
+        done = subprocess.run(
+            ["bash", "-c", f'"$0" -m kaos_runner recipe.yaml --output {output} {redirection}',
+             sys.executable],
+            cwd=cli.folder, env=cli.environ, check=False,
+            capture_output=True, text=True, timeout=100,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_killed_run_tells_where_its_sandbox_is(cli: CommandLine) -> None:
+    recipe = cli.recipe([shell("sleep 300"), says("done")])
+    with cli.start(recipe, "--output", "stream-json") as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            event = json.loads(line)["event"]
+            if event["type"] == "sandbox_ready":
+                sandbox, remove = event["sandbox_id"], event["remove"]
+            if event["type"] == "tool_call":
+                break
+        process.kill()
+
+    shown = cli.run("show", "last")
+    listed = cli.run("runs")
+
+    assert sandbox in shown.out + shown.err
+    assert remove in shown.out + shown.err
+    assert "unknown" in listed.out
+    subprocess.run(["sh", "-c", remove], check=True)
+    assert not Path(sandbox).exists()
+
+
+def test_a_report_is_written_into_a_pipe_and_never_over_it(cli: CommandLine) -> None:
+    pipe = cli.folder / "pipe"
+    os.mkfifo(pipe)
+    with cli.start(cli.recipe([says("fine")]), "--junit", pipe) as process:
+        text = pipe.read_text()
+        process.communicate(timeout=60)
+    assert "<testsuite" in text
+    assert pipe.is_fifo()
