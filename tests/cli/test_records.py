@@ -95,7 +95,7 @@ def test_show_for_machines(folder: Path, cli: CommandLine) -> None:
     recorded = [json.loads(line) for line in STREAM.read_text().splitlines()]
     for now, then in zip(told, recorded, strict=True):
         # What was added since has its default.
-        assert {**then["event"], **now["event"]} == now["event"]
+        assert {**now["event"], **then["event"]} == now["event"]
         assert {**now, "event": None} == {**then, "event": None}
 
 
