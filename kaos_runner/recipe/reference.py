@@ -81,6 +81,8 @@ def reference(schema: Schema) -> str:
         "",
         f"Tests: {_codes(TESTS)}.",
         "",
+        "They do what Jinja's documentation says; `sh`, and `split` at a separator, are our own.",
+        "",
         "## Fields",
         "",
         *writer.table(schema),
