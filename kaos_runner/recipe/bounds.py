@@ -82,7 +82,8 @@ def refuse_result(operator: str, left: Any, right: Any) -> None:
     if operator == "%" and pair:
         fail("`%` formats no text here", "use `~` to join values")
     times = next((value for value in (left, right) if isinstance(value, int)), 1)
-    if sum(map(weight, pair)) * (times if operator == "*" else 1) > MAX_WEIGHT:
+    size = sum(len(part) if isinstance(part, str) else weight(part) for part in pair)
+    if size * (times if operator == "*" else 1) > MAX_WEIGHT:
         fail("the expression makes too large a value")
     bits = left.bit_length() if isinstance(left, int) else 64
     if operator == "**" and isinstance(right, int | float) and bits * abs(right) > MAX_BITS:

@@ -27,9 +27,9 @@ def render_text(template: Template, context: Mapping[str, Any]) -> str:
     Raises:
         TemplateError: a value is missing, or a bound is reached.
     """
-    from kaos_runner.recipe.sandbox import Sandbox
+    from kaos_runner.recipe.sandbox import sandbox
 
-    return str(_guarded(lambda: Sandbox().text(template.text, context)))
+    return str(_guarded(lambda: sandbox().text(template.text, context)))
 
 
 def render_value(template: Template, context: Mapping[str, Any]) -> Any:
@@ -38,9 +38,9 @@ def render_value(template: Template, context: Mapping[str, Any]) -> Any:
     Raises:
         TemplateError: a value is missing, or a bound is reached.
     """
-    from kaos_runner.recipe.sandbox import Sandbox
+    from kaos_runner.recipe.sandbox import sandbox
 
-    return _guarded(lambda: Sandbox().value(template.text, context))
+    return _guarded(lambda: sandbox().value(template.text, context))
 
 
 def _guarded(work: Callable[[], Any]) -> Any:

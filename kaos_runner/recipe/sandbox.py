@@ -9,7 +9,7 @@ and none reads an attribute of a Python object.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache, wraps
+from functools import cache, lru_cache, wraps
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import nodes, pass_context
@@ -33,7 +33,8 @@ from kaos_runner.recipe.template import whole_expression
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from types import CodeType
+
+    from jinja2 import Template
 
 MAX_STEPS = 100_000
 """What one leaf may do: each turn of a loop counts the nodes in it, each value what it weighs."""
@@ -47,7 +48,7 @@ _LOOP = frozenset(["index", "index0", "revindex", "revindex0", "first", "last", 
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """An environment for one rendering, with what is left of its budget."""
+    """Jinja's environment, with what the rendering under way has used of its budget."""
 
     intercepted_binops = frozenset(["+", "-", "*", "/", "//", "%", "**"])
 
@@ -69,7 +70,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def text(self, source: str, context: Mapping[str, Any]) -> str:
         """What the template puts out."""
         length, parts = 0, []
-        template = self.template_class.from_code(self, _compiled(source, whole=False), {})
+        template, self.steps = _compiled(source, whole=False), 0
         for part in template.root_render_func(template.new_context(dict(context))):
             length += len(part)
             if length > MAX_WEIGHT:
@@ -79,7 +80,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def value(self, source: str, context: Mapping[str, Any]) -> Any:
         """The value of the one expression that the template is."""
-        template = self.template_class.from_code(self, _compiled(source, whole=True), {})
+        template, self.steps = _compiled(source, whole=True), 0
         known = template.new_context(dict(context))
         for _ in template.root_render_func(known):
             pass
@@ -185,16 +186,22 @@ def _shown(_context: Any, value: Any) -> str:
     return as_text(value)
 
 
+@cache
+def sandbox() -> Sandbox:
+    """The one environment; a rendering is over before the next begins."""
+    return Sandbox()
+
+
 @lru_cache(maxsize=256)
-def _compiled(source: str, *, whole: bool) -> CodeType:
-    """The template's code; for a whole one, that which sets `value` to its value."""
-    sandbox = Sandbox()
-    tree = counted(sandbox.parse(source))
+def _compiled(source: str, *, whole: bool) -> Template:
+    """The template; a whole one sets `value` to its value instead of putting it out."""
+    own = sandbox()
+    tree = counted(own.parse(source))
     if whole:
         target = nodes.Name("value", "store", lineno=1)
         tree.body = [nodes.Assign(target, whole_expression(tree), lineno=1)]
-    tree.set_environment(sandbox)
-    return sandbox.compile(tree)
+    tree.set_environment(own)
+    return own.template_class.from_code(own, own.compile(tree), {})
 
 
 def _plain(value: Any) -> Any:

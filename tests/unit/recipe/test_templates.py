@@ -62,6 +62,7 @@ def _render(text: str) -> str:
         ("{# a comment #}x", "x"),
         ("{{ params.n is odd }} {{ params.n is divisibleby(3) }}", "true true"),
         ("{{ recipe.name }} {{ run.id }}", "demo r1"),
+        ("{{ ('a' * 1000000) | length }}", "1000000"),
     ],
 )  # fmt: skip
 def test_what_templates_do(text: str, rendered: str) -> None:
