@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kaos_runner.errors import Problem, RecipeError, UsageError
 from kaos_runner.recipe.compose import compose
-from kaos_runner.recipe.patterns import MAX_MATCHED, PatternError, compile_pattern
+from kaos_runner.recipe.patterns import PatternError, compile_pattern, mismatch
 from kaos_runner.recipe.source import UnreadableError, read_source
 from kaos_runner.recipe.suggest import did_you_mean
 from kaos_runner.recipe.words import shown
@@ -242,10 +242,9 @@ def _rule_fault(param: Declared, value: Any) -> str | None:
         wanted = ", ".join(f"`{shown(each)}`" for each in param.enum)
         return f"`{shown(value)}` is not one of {wanted}"
     if param.pattern is not None and isinstance(value, str):
-        if len(value) > MAX_MATCHED:
-            return f"it is longer than {MAX_MATCHED} characters, which no pattern is tried on"
-        if not compile_pattern(param.pattern).matches(value):
-            return f"`{shown(value)}` does not match `{shown(param.pattern)}`"
+        wrong = mismatch(param.pattern, value)
+        if wrong:
+            return wrong
     if isinstance(value, int | float) and not isinstance(value, bool):
         if param.minimum is not None and value < param.minimum:
             return f"`{shown(value)}` is below the minimum {shown(param.minimum)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from kaos_runner.recipe.filters import FILTERS, TESTS, names
+from kaos_runner.recipe.filters import FILTERS, TESTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,9 +77,11 @@ def reference(schema: Schema) -> str:
     lines = [
         _HEAD.rstrip("\n"),
         "",
-        f"Filters: {_codes(names(FILTERS, 'default'))}.",
+        f"Filters: {_codes([name for name in FILTERS if name != 'd'])}.",
         "",
-        f"Tests: {_codes(names(TESTS, 'defined', 'none', 'undefined'))}.",
+        f"Tests: {_codes(TESTS)}.",
+        "",
+        "They do what Jinja's documentation says; `sh`, and `split` at a separator, are our own.",
         "",
         "## Fields",
         "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import time
 from typing import TYPE_CHECKING, Any
 
 from kaos_runner.recipe.nodes import problem_at
@@ -27,6 +28,8 @@ _RULES = {
     "minimum": ("integer", "number"),
     "maximum": ("integer", "number"),
 }
+PATTERN_SECONDS = 5.0
+"""How long one recipe's patterns may be tried on its own values."""
 
 
 class Rules:
@@ -91,12 +94,13 @@ class Rules:
 
     def _declarations(self) -> Iterator[Problem]:
         faulty = {p.path for p in self.checked.problems}
+        self.deadline = time.process_time() + PATTERN_SECONDS
         for name, param in self.params.items():
             if not any(path.startswith(f"params.{name}") for path in faulty):
                 yield from self._declaration(("params", name), param)
 
     def _declaration(self, base: nodes.Path, param: Declared) -> Iterator[Problem]:
-        fault = param.pattern_fault()
+        fault = self._late(param) or param.pattern_fault()
         if fault:
             yield self._at((*base, "pattern"), fault)
             return
@@ -109,16 +113,20 @@ class Rules:
             yield self._at((*base, "minimum"), "the minimum is above the maximum")
             return
         for index, choice in enumerate(param.enum or ()):
-            wrong = param.fault(choice)
+            wrong = self._late(param) or param.fault(choice)
             if wrong:
                 yield self._at((*base, "enum", index), f"the choice does not fit: {wrong}")
         if param.has_default:
-            wrong = param.fault(param.default)
+            wrong = self._late(param) or param.fault(param.default)
             if wrong:
                 yield self._at((*base, "default"), f"the default does not fit: {wrong}")
             elif param.required:
                 message = "the default is never used: a value is required"
                 yield self._at((*base, "default"), message, "remove one of the two", warning=True)
+
+    def _late(self, param: Declared) -> str | None:
+        late = param.pattern is not None and time.process_time() > self.deadline
+        return "trying the patterns takes too long" if late else None
 
     def _at(
         self, path: nodes.Path, message: str, hint: str | None = None, *, warning: bool = False

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
-from kaos_runner.recipe.filters import FILTERS, TESTS, names
+from kaos_runner.recipe.filters import FILTERS, TESTS
 from kaos_runner.recipe.flaws import Flaw, syntax_flaw
 from kaos_runner.recipe.suggest import did_you_mean
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from jinja2 import Environment, nodes
 
-FILTER_NAMES = names(FILTERS, "d", "default")
-TEST_NAMES = names(TESTS, "defined", "none", "undefined")
 HARMLESS = frozenset({"sh", "abs", "count", "float", "int", "length", "round"})
 """Filters whose result is safe in shell text."""
 PROMPT_FIELDS = ("final_message", "output", "status")
@@ -67,7 +65,7 @@ class PromptReference:
 
 @cache
 def _parser() -> Environment:
-    """Jinja's parser; nothing of its runtime is ever used."""
+    """Jinja's parser."""
     from jinja2 import Environment
 
     return Environment(keep_trailing_newline=True, autoescape=False)
@@ -127,7 +125,7 @@ class _Reader:
                     self._flaw(f"`{name.name}` cannot be set", None, name.name, name.lineno)
         for child in tree.body:
             self._visit(child)
-        self.template.expression = _whole_expression(tree)
+        self.template.expression = whole_expression(tree)
 
     def _flaw(self, message: str, hint: str | None, word: str | None, line: int) -> None:
         self.template.flaws.append(Flaw(message, hint, word, line))
@@ -162,14 +160,14 @@ class _Reader:
         if kind == "Call":
             called = node.node
             word = str(getattr(called, "attr", None) or getattr(called, "name", "")) + "("
-            if word[:-1] in FILTER_NAMES:
+            if word[:-1] in FILTERS:
                 hint = "use the filter: `{{ … | " + word[:-1] + " }}`"
             if hasattr(called, "attr"):
                 self._visit(called.node)
         self._flaw(message, hint, word, node.lineno)
 
     def _known(self, node: Any) -> None:
-        known = FILTER_NAMES if type(node).__name__ == "Filter" else TEST_NAMES
+        known = FILTERS if type(node).__name__ == "Filter" else TESTS
         if node.name not in known:
             kind = type(node).__name__.lower()
             hint = did_you_mean(node.name, known)
@@ -312,7 +310,7 @@ def _chain(node: Any) -> tuple[list[Any], Any]:
     return steps, node if isinstance(node, nodes.Name) else None
 
 
-def _whole_expression(tree: Any) -> Any:
+def whole_expression(tree: Any) -> Any:
     """The expression of `{{ … }}` when there is nothing but white space around it."""
     from jinja2 import nodes
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kaos_runner.recipe.evaluate import TemplateError, render_text, render_value
-from kaos_runner.recipe.template import parse
+from kaos_runner.recipe.template import Template, parse
 
 PARAMS = {
     "s": "a b",
@@ -62,6 +62,7 @@ def _render(text: str) -> str:
         ("{# a comment #}x", "x"),
         ("{{ params.n is odd }} {{ params.n is divisibleby(3) }}", "true true"),
         ("{{ recipe.name }} {{ run.id }}", "demo r1"),
+        ("{{ ('a' * 1000000) | length }}", "1000000"),
     ],
 )  # fmt: skip
 def test_what_templates_do(text: str, rendered: str) -> None:
@@ -70,8 +71,13 @@ def test_what_templates_do(text: str, rendered: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("{{ params.n }}", 3), (" {{ params.yes }}\n", True), ("{{ params.names }}", ["x", "y z"])],
-)
+    [
+        ("{{ params.n }}", 3), (" {{ params.yes }}\n", True), ("{{ params.names }}", ["x", "y z"]),
+        ("{{ (1, [2.5]) }}", [1, [2.5]]), ("{{ {1: (2,)} }}", {"1": [2]}), ("{{ 6 / 2 }}", 3.0),
+        ("{{ [1, 2] | map('string') }}", ["1", "2"]), ("{{ 'a' if false }}", ""),
+        ("{{ params.names | select('eq', 'x') | first }}", "x"), ("{{ '1' ~ 2 }}", "12"),
+    ],
+)  # fmt: skip
 def test_whole_expressions_keep_their_type(text: str, value: Any) -> None:
     template = parse(text, PARAMS)
     assert template.expression is not None
@@ -157,9 +163,28 @@ HOSTILE = [
     "{{ params.s is callable }}",
     "{{ params.n | sum }}",
     "{{ params.n | map('map', 'map') }}",
-    "{{ 'a' | int(base=99) | map('sh', 1) }}",
+    "{{ 'a' | int(1, 99) | map('sh', 1) }}",
     "{{ 'x' | split('') }}",
     "{% for a, b in params.names %}{% endfor %}",
+    "{{ '%999999999d' is odd }}",
+    "{{ '%999999999d' is divisibleby 3 }}",
+    "{{ ['%999999999d'] | select('even') | list }}",
+    "{{ 'aaa' | round(8, 'ceil') }}",
+    "{{ ([[1]] * 30000) | sum(start=[]) }}",
+    "{{ ('a,' * 500000) | split(',') }}",
+    "{{ 1[1:] }}",
+    "{{ ('a' * 60000) | map(attribute='0.' * 100000 ~ '0') | list }}",
+    "{{ (['x'] * 10000) | join(['y' * 100000]) }}",
+    "{{ ('x' * 10000) | replace('x', ['y' * 100000]) }}",
+    "{{ ([2 ** 2000] * 60000) | join }}",
+    "{% set a = ['a' * 1000] * 1000 %}{% for i in 'a' * 5000 %}{{ a == a }}{% endfor %}",
+    "{% set a = 'a' * 1000000 %}{% for i in 'a' * 5000 %}{{ 'b' in a }}{% endfor %}",
+    "{% set a = 'a' * 1000000 %}{% for i in 'a' * 5000 %}{% set b = a[1:] %}{% endfor %}",
+    "".join(f"{{% set a{i} = 'a' * 1000000 %}}" for i in range(500)),
+    "".join(f"{{% if 1 %}}{{% set a{i} = 1 %}}{{% endif %}}" for i in range(2000)),
+    "{% for a in [1] %}" * 25 + "{% endfor %}" * 25,
+    "{{ 1" + " + 1" * 400 + " }}",
+    "{{ 1" + " if 1 else 1" * 150 + " }}",
     "{{ caller }}{{ varargs }}",
 ]
 
@@ -172,6 +197,71 @@ def test_hostile_templates_fail_soon(text: str) -> None:
         with pytest.raises(TemplateError):
             render_text(template, CONTEXT)
     assert time.process_time() - begun < 20  # a hang, not a speed: each takes under a second
+
+
+ESCAPES = [
+    "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "{{ ''['__class__'] }}",
+    "{{ '{0.__class__}'.format(params) }}",
+    "{{ '{0.__class__}' | format(params) }}",
+    "{{ '%s' | format(params) }}",
+    "{{ ['{0.__class__}'] | map('format', 1) | list }}",
+    "{{ params.s | attr('__class__') }}",
+    "{{ [1] | map('attr', '__class__') | list }}",
+    "{{ [1] | map(attribute='__class__') | list }}",
+    "{{ [params] | map(attribute='s.__class__') | list }}",
+    "{{ [1] | selectattr('__class__') | map(attribute='__class__') | first }}",
+    "{{ [[].append] }}",
+    "{{ params.update({}) }}",
+    "{{ params.names.append(1) }}",
+    "{{ self }}",
+    "{{ self._TemplateReference__context }}",
+    "{{ cycler.__init__.__globals__ }}",
+    "{{ lipsum.__globals__ }}",
+    "{{ range(3) }}",
+    "{% for a in [1] %}{{ loop }}{% endfor %}",
+    "{% for a in [1] %}{{ [loop] }}{% endfor %}",
+    "{% for a in [1] %}{{ loop ~ '' }}{% endfor %}",
+    "{% for a in [1] %}{{ loop | list }}{% endfor %}",
+    "{% for a in [1] %}{{ loop.cycle }}{% endfor %}",
+    "{% for a in [1] %}{{ loop.__class__ }}{% endfor %}",
+    "{% macro m() %}{% endmacro %}{{ m }}",
+    "{% macro m() %}{% endmacro %}{{ m.__globals__ }}",
+    "{% import 'os' as os %}",
+    "{% include 'x' %}",
+]
+
+
+@pytest.mark.parametrize("text", ESCAPES)
+def test_no_way_out_of_the_sandbox_even_past_the_reader(text: str) -> None:
+    with pytest.raises(TemplateError):
+        render_text(Template(text), CONTEXT)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message", "hint"),
+    [
+        ("\n{{ 1 / 0 }}", 2, "division by zero", None),
+        ("{{ params.deep.b }}", 1, "`params.deep.b` has no value",
+         "give it one, or write `params.deep.b | default('…')`"),
+        ("a\nb\n{{ [] | first }}", 3, "no first item, sequence was empty",
+         "give it one, or write `… | default('…')`"),
+        ("{{ [params.nothing] }}", 1, "`params.nothing` has no value",
+         "give it one, or write `params.nothing | default('…')`"),
+        ("{{ none }}", 1, "the value is `none`, which has no text", "write `… | default('…')`"),
+        ("{% for a in params.n %}{% endfor %}", 1, "a loop goes over a list", None),
+        ("{{ 'a' is odd }}", 1, "`odd` takes a number", None),
+        ("{{ '%9d' % 1 }}", 1, "`%` formats no text here", "use `~` to join values"),
+        ("{{ 1 }}\n{{ 9 | join }}", 2,
+         "`join` does not suit its value: 'int' object is not iterable", None),
+        ("{{ 1 + 'a' }}", 1, "the expression does not fit its values: "
+         "unsupported operand type(s) for +: 'int' and 'str'", None),
+    ],
+)  # fmt: skip
+def test_what_goes_wrong_is_told(text: str, line: int, message: str, hint: str | None) -> None:
+    with pytest.raises(TemplateError) as caught:
+        render_text(parse(text, PARAMS), CONTEXT)
+    assert (caught.value.line, caught.value.message, caught.value.hint) == (line, message, hint)
 
 
 def test_output_is_bounded() -> None:
