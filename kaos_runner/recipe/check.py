@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kaos_runner.recipe.faults import Faults
 from kaos_runner.recipe.leaves import Leaf, Leaves
@@ -41,12 +41,27 @@ class Checker:
         # A template in a literal field is told of as that, whatever else it is not.
         literal = {leaf.path for leaf in found.leaves if leaf.role == "literal"}
         faults = Faults(self.validator, document, literal, self.places)
-        faults.take(self.validator.errors(document.plain()))
+        faults.take(self.validator.errors(_plain(document, {})))
         leaves = [
             leaf for leaf in found.leaves if leaf.role == "literal" or leaf.path not in faults.told
         ]
         paths = [leaf for leaf in found.paths if leaf.path not in faults.told]
         return Checked(faults.problems, leaves, paths, found.shells)
+
+
+def _plain(node: Node, known: dict[int, Any]) -> Any:
+    """The value as plain data, in which all uses of an anchor are one object."""
+    found = known.get(id(node))
+    if found is not None:
+        return found
+    if node.entries is not None:
+        found = {key: _plain(each, known) for key, each in node.entries.items()}
+    elif node.items is not None:
+        found = [_plain(each, known) for each in node.items]
+    else:
+        return node.value
+    known[id(node)] = found
+    return found
 
 
 def _places(schema: Schema) -> dict[str, list[str]]:

@@ -126,7 +126,7 @@ class Faults:
         """A mapping without any key that tells its type: as the type it seems to mean."""
         part = part_for(schema, node)
         if part is not None:
-            self.take(self.validator.errors(node.plain(), part), path)
+            self.take(self.validator.errors_as(part, node.plain()), path)
             return
         tags = schema["x-one-of"]
         wanted = ", ".join(f"`{tag}`" for tag in tags[:-1]) + f" or `{tags[-1]}`"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from kaos_runner.recipe.words import within
@@ -26,35 +25,62 @@ class Validator:
 
     def __init__(self, schema: Schema) -> None:
         self.schema = inlined(schema)
-        self._class = _extended()
-        self._ready: dict[int, Any] = {}
+        self._sound: dict[tuple[int, int], Any] = {}
+        self._root = _extended(self._sound)(self.schema)
 
-    def errors(self, value: Any, schema: Schema | None = None) -> Iterator[ValidationError]:
-        """What is wrong with a value, found while it is asked for; `schema` is a part of ours."""
-        found: Iterator[ValidationError] = self._for(schema).iter_errors(value)
+    def errors(self, document: Any) -> Iterator[ValidationError]:
+        """What is wrong with a document, found while it is asked for."""
+        self._sound.clear()
+        found: Iterator[ValidationError] = self._root.iter_errors(document)
+        return found
+
+    def errors_as(self, schema: Schema, value: Any) -> Iterator[ValidationError]:
+        """What is wrong with a value for a part of the schema."""
+        found: Iterator[ValidationError] = self._root.evolve(schema=schema).iter_errors(value)
         return found
 
     def accepts(self, value: Any, schema: Schema) -> bool:
         """Whether a part of the schema takes a value."""
-        return bool(self._for(schema).is_valid(value))
-
-    def _for(self, schema: Schema | None) -> Any:
-        part = self.schema if schema is None else schema
-        known = self._ready.get(id(part))
-        if known is None:
-            known = self._ready[id(part)] = self._class(part)
-        return known
+        return bool(self._root.evolve(schema=schema).is_valid(value))
 
 
-@cache
-def _extended() -> Any:
-    """The library's class; imported here, where the first recipe is checked."""
+def _extended(sound: dict[tuple[int, int], Any]) -> Any:
+    """The library's class with our keywords; imported here, where a recipe is checked.
+
+    `sound` keeps the mappings and lists that are found to be right for a part of the schema: an
+    alias is judged once, however often it is used. Holding them keeps their ids their own.
+    """
     from jsonschema.validators import Draft202012Validator, extend
 
-    return extend(
-        Draft202012Validator,
-        {"x-minimum": _minimum, "x-maximum": _maximum, "x-one-of": _one_of},
-    )
+    own = {"x-minimum": _minimum, "x-maximum": _maximum, "x-one-of": _one_of}
+    extended: Any = extend(Draft202012Validator, own)
+    evolve, descend = extended.evolve, extended.descend
+    made: dict[int, Any] = {}
+
+    def evolve_once(self: Any, **changes: Any) -> Any:
+        """A part's validator, made once: making them is what takes the library longest."""
+        part = changes.get("schema", self.schema)
+        if id(part) not in made:  # which holds the part
+            made[id(part)] = evolve(self, **changes)
+        return made[id(part)]
+
+    def descend_once(self: Any, instance: Any, schema: Any, **place: Any) -> Any:
+        if not isinstance(instance, dict | list):
+            return descend(self, instance, schema, **place)
+        if (id(instance), id(schema)) in sound:
+            return ()
+        return judged(instance, schema, descend(self, instance, schema, **place))
+
+    def judged(value: Any, schema: Any, errors: Any) -> Iterator[ValidationError]:
+        right = True
+        for error in errors:
+            right = False
+            yield error
+        if right:
+            sound[id(value), id(schema)] = value
+
+    extended.evolve, extended.descend = evolve_once, descend_once
+    return extended
 
 
 def _minimum(_: Any, bound: float, value: Any, schema: Schema) -> Iterator[ValidationError]:
