@@ -1,4 +1,4 @@
-"""Checks a composed document: `jsonschema` judges it, `faults.py` words it, `leaves.py` sorts it."""
+"""Checks a composed document: `jsonschema` judges, `faults.py` finds words, `leaves.py` sorts."""
 
 from __future__ import annotations
 

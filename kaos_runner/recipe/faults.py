@@ -25,6 +25,10 @@ _HOMES = {
     "Network": "under `network`", "Model": "under `agent.model`", "Prompt": "in a prompt",
     "RunCheck": "in a check with `run`", "Param": "in a parameter",
 }  # fmt: skip
+_OF_VALUES = frozenset({
+    "type", "enum", "const", "pattern", "minLength", "maxLength", "minimum", "maximum",
+    "exclusiveMinimum", "exclusiveMaximum", "x-minimum", "x-maximum",
+})  # fmt: skip
 
 
 class Faults:
@@ -68,7 +72,7 @@ class Faults:
         return node
 
     def _tell(self, error: ValidationError, node: Node, path: Path, base: Path) -> None:
-        schema: Any = error.schema
+        schema: Any = error.schema if isinstance(error.schema, dict) else {}
         if node.entries is not None and isinstance(error.instance, str):
             self._name(schema, node, error.instance, path)
         elif error.validator == "anyOf":
@@ -83,10 +87,12 @@ class Faults:
             self._add(node, "the list is empty; it needs at least one entry", path)
         elif error.validator == "maxItems":
             self._add(node, f"the list takes at most {schema['maxItems']} entries", path)
-        elif error.validator == "not":
+        elif error.validator in ("not", None):  # None: the schema is `false`
             self._add(node, "this is not allowed here", path, hint="remove it")
-        else:
+        elif error.validator in _OF_VALUES:
             self._value(schema, node, path)
+        else:  # only a third party's backend can get here
+            self._add(node, error.message[:120], path)
 
     def _add(
         self,
@@ -103,13 +109,13 @@ class Faults:
 
     def _value(self, schema: Schema, node: Node, path: Path) -> None:
         """One problem for a value, whatever else it is not; a backend's reason is one more."""
-        why = isinstance(schema, dict) and "errorMessage" in schema
+        why = "errorMessage" in schema
         if path in self.told and (not why or (path, "why") in self._seen):
             return
         self.told.add(path)
         if why:
             self._seen.add((path, "why"))
-        self.problems.append(explain_value(schema if isinstance(schema, dict) else {}, node, path))
+        self.problems.append(explain_value(schema, node, path))
 
     def _alternatives(self, error: ValidationError, node: Node, path: Path, base: Path) -> None:
         schema: Any = error.schema
@@ -153,6 +159,8 @@ class Faults:
         properties = schema.get("properties") or self.validator.schema["properties"]
         # A key that is there with a slip is told of as unknown.
         meant = {closest(key, properties) for key in node.entries or () if key not in properties}
+        if not path and "extends" in meant:
+            return
         for key in schema["required"]:
             if key in (node.entries or ()) or key in meant:
                 continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kaos_runner.recipe.unions import branch_for, flat, is_union, part_for
+from kaos_runner.recipe.unions import branch_for, flat, is_union, may_be, part_for
 
 if TYPE_CHECKING:
     from kaos_runner.recipe.nodes import Node, Path
@@ -43,7 +43,7 @@ class Leaves:
         self._value(validator.schema, document, (), literal=False)
 
     def _value(self, schema: Schema, node: Node, path: Path, *, literal: bool) -> None:
-        if not schema or node.broken:
+        if not schema or node.broken or not may_be(schema, node):
             return
         literal = literal or "x-literal" in schema
         if is_union(schema):
@@ -110,11 +110,13 @@ class Leaves:
         self._conditions(schema, node, path, literal=literal)
 
     def _conditions(self, schema: Schema, node: Node, path: Path, *, literal: bool) -> None:
-        parts = [part for part in schema.get("allOf", ()) if "then" in part]
+        parts = schema.get("allOf", ())
         plain = node.plain() if parts else None
         for part in parts:
-            if self.validator.accepts(plain, part["if"]):
-                self._value(part["then"], node, path, literal=literal)
+            if "if" not in part:
+                self._value(part, node, path, literal=literal)
+            elif self.validator.accepts(plain, part["if"]):
+                self._value(part.get("then", {}), node, path, literal=literal)
 
     def _free(self, node: Node, path: Path, schema: Schema) -> None:
         """Templates in a literal field whose content is free, such as an output's schema."""

@@ -28,11 +28,17 @@ def flat(branches: list[Schema]) -> list[Schema]:
 
 def branch_for(branches: list[Schema], node: Node) -> int | None:
     """The first branch of a union that takes mappings, or lists, when the value is one."""
-    kind = _CONTAINERS.get(node.kind)
+    kind = _CONTAINERS.get(node.kind, "")
     for index, branch in enumerate(branches):
-        if any(each.get("type") == kind for each in flat([branch])) and kind:
+        if any(each.get("type") == kind for each in flat([branch])):
             return index
     return None
+
+
+def may_be(schema: Schema, node: Node) -> bool:
+    """Whether a schema speaks of such a value at all; of scalars only the library can say."""
+    kind = _CONTAINERS.get(node.kind)
+    return kind is None or schema.get("type", kind) == kind
 
 
 def tags_in(schema: Schema, node: Node) -> list[str]:

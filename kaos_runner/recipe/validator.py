@@ -16,8 +16,9 @@ type Schema = dict[str, Any]
 
 _UNSAID = frozenset({"description", "default", "patternErrorMessage", "$defs"})
 """What neither the library nor a message needs; each keyword costs at each visit."""
-_BY_NAME = frozenset({"properties", "patternProperties"})
-_PLAIN = frozenset({"const", "enum", "examples", "required", "x-backends", "x-one-of"})
+_BY_NAME = frozenset({"properties", "patternProperties", "dependentSchemas"})
+_PLAIN = frozenset({"const", "enum", "examples", "required", "dependentRequired"})
+"""Their values hold no schemas; nor do those of `x-` keywords."""
 
 
 class Validator:
@@ -53,7 +54,7 @@ def _extended(sound: dict[tuple[int, int], Any]) -> Any:
     from jsonschema.validators import Draft202012Validator, extend
 
     own = {"x-minimum": _minimum, "x-maximum": _maximum, "x-one-of": _one_of}
-    extended: Any = extend(Draft202012Validator, own)
+    extended: Any = extend(Draft202012Validator, own)  # type: ignore[no-untyped-call]
     evolve, descend = extended.evolve, extended.descend
     made: dict[int, Any] = {}
 
@@ -113,7 +114,8 @@ def inlined(schema: Schema) -> Schema:
     The library looks up a reference at every visit; without any, it runs a third faster. A type
     that holds itself becomes a cycle.
     """
-    return _Inliner(schema.get("$defs", {})).part(schema)
+    whole: Schema = _Inliner(schema.get("$defs", {})).part(schema)
+    return whole
 
 
 class _Inliner:
@@ -123,6 +125,8 @@ class _Inliner:
 
     def part(self, part: Any) -> Any:
         """A part of a schema, which may be `true` or `false`."""
+        if part is False:
+            return {"not": {}}  # the same, but the library tells its errors with their place
         if not isinstance(part, dict):
             return part
         own = {key: self._keyword(key, part[key]) for key in _in_order(part)}
@@ -143,7 +147,7 @@ class _Inliner:
         return self.done[name]
 
     def _keyword(self, key: str, value: Any) -> Any:
-        if key in _PLAIN:
+        if key in _PLAIN or key.startswith("x-"):
             return value
         if key == "pattern":
             # `$` in JSON schema is the very end; Python's also matches before a last line end.
@@ -152,7 +156,9 @@ class _Inliner:
             return {name: self.part(each) for name, each in value.items()}
         if key == "allOf":
             return [self.part(each) for each in value if each.get("then") != {"properties": {}}]
-        return [self.part(each) for each in value] if isinstance(value, list) else self.part(value)
+        if isinstance(value, list):
+            return [self.part(each) for each in value]
+        return self.part(value) if isinstance(value, dict) else value
 
 
 def _in_order(part: Schema) -> list[str]:
