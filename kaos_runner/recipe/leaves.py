@@ -68,6 +68,9 @@ class Leaves:
             return
         if not isinstance(node.value, str):
             return
+        said = any({"x-path", "x-shell"} & part.keys() for part in (schema, *branches))
+        if not said and not is_template(node.value):
+            return  # nothing hangs on the branch
         literal = literal or any("x-literal" in branch for branch in branches)
         if literal and self._is_template(node):
             self.leaves.append(Leaf(path, node, "literal", schema))
