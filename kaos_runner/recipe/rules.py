@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from kaos_runner.errors import Problem
     from kaos_runner.recipe import nodes
-    from kaos_runner.recipe.check import Checked, Leaf
+    from kaos_runner.recipe.check import Checked
+    from kaos_runner.recipe.leaves import Leaf
     from kaos_runner.recipe.nodes import Node
     from kaos_runner.recipe.params import Declared
     from kaos_runner.recipe.texts import Text, Texts

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kaos_runner.recipe.check import is_template
+from kaos_runner.recipe.leaves import is_template
 from kaos_runner.recipe.nodes import MAX_PROBLEMS, Key, Node, problem_at
 from kaos_runner.recipe.source import Source, UnreadableError, read_source
 from kaos_runner.recipe.template import Template, parse
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from kaos_runner.errors import Problem
     from kaos_runner.recipe import nodes
-    from kaos_runner.recipe.check import Checked, Leaf
+    from kaos_runner.recipe.check import Checked
+    from kaos_runner.recipe.leaves import Leaf
     from kaos_runner.recipe.params import Declared
     from kaos_runner.recipe.trust import Fence
 

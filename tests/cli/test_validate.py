@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "tests" / "recipes"
 HEAVY = (
     "kimi_agent_sdk", "kimi_cli", "kosong", "kaos", "e2b", "sprites", "boxlite", "aiohttp",
-    "fastmcp", "pydantic", "jsonschema", "rich", "asyncio",
+    "fastmcp", "pydantic", "rich", "asyncio",
 )  # fmt: skip
 
 

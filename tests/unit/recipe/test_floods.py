@@ -53,3 +53,12 @@ def test_path_of_absurd_length(tmp_path: Path) -> None:
     (problem,) = load(recipe).problems
     assert problem.message.endswith("lies outside the recipe's work tree")
     assert time.process_time() - begun < 30
+
+
+def test_half_a_million_uses_of_an_alias(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    checks = "&c [&r {run: x}" + ",*r" * 900 + "]"
+    recipe.write_text(f"{HEAD}prompts:\n- &p\n  text: x\n  checks: {checks}\n" + "- *p\n" * 600)
+    begun = time.process_time()
+    assert load(recipe).problems == ()
+    assert time.process_time() - begun < 30
