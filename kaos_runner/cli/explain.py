@@ -96,7 +96,11 @@ def describe(plan: Plan) -> dict[str, Any]:
                 "plays": str(model.replay) if model.replay else None,
                 "key": f"${model.api_key_env}" if not model.replay else "none needed",
             },
-            "limits": {k: v for k, v in recipe.limits.model_dump().items() if v is not None},
+            "limits": {
+                k: f"{v:g} s" if k == "wall" else v
+                for k, v in recipe.limits.model_dump().items()
+                if v is not None
+            },
             "steps": _steps(plan),
             "powers": [str(power) for power in powers(plan.rendered)],
             "cleanup": _cleanup(plan),
@@ -125,7 +129,8 @@ def _steps(plan: Plan) -> list[str]:
         if prompt.checks or prompt.output:
             demands = [_demand(check) for check in prompt.checks]
             demands += ["output schema"] if prompt.output else []
-            again = f", up to {prompt.retry} retries" if prompt.retry else ""
+            times = "retry" if prompt.retry == 1 else "retries"
+            again = f", up to {prompt.retry} {times}" if prompt.retry else ""
             steps.append(f"  then: {'; '.join(demands)}{again}")
     steps += [f"check: {_demand(check)}" for check in recipe.checks]
     steps += [
