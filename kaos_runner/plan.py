@@ -16,6 +16,7 @@ from kaos_runner.recipe.model import Model
 from kaos_runner.recipe.params import gather
 from kaos_runner.recipe.registry import backend_classes
 from kaos_runner.recipe.render import RunContext
+from kaos_runner.recipe.trust import Fence
 from kaos_runner.secrets import MINIMUM, Mask, resolve
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class ModelPlan:
     replay: Path | None
     """The cassette that plays the model."""
     shipped: bool = False
-    """The cassette comes from the recipe's own work tree."""
+    """The cassette comes from the recipe's own work tree, and the recipe is trusted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,8 +297,14 @@ class _Resolver:
             api_key_env=written.api_key_env,
             max_context=written.max_context,
             replay=replay,
-            shipped=replay is not None and self.options.replay is None,
+            shipped=self._ships(replay),
         )
+
+    def _ships(self, replay: Path | None) -> bool:
+        """Whether a cassette is as much to be trusted as a recipe that is trusted."""
+        if replay is None or self.options.replay is not None or self.options.untrusted:
+            return False
+        return Fence.around(self.options.recipe).holds(replay)
 
     def _replay(self, written: Model) -> Path | None:
         own = self.rendered.dir / written.replay if written.replay else None

@@ -141,3 +141,19 @@ def test_a_bad_cassette_is_told_before_anything_is_started(folder: Path) -> None
     with pytest.raises(RecipeError) as caught:
         plan(folder, agent={"model": {"replay": "tape.yaml"}})
     assert (3, 5) in {(problem.line, problem.column) for problem in caught.value.problems}
+
+
+def test_only_a_trusted_recipes_own_cassette_goes_without_isolation(folder: Path) -> None:
+    tape = "cassette: 1\nturns: [{text: x}]\n"
+    (folder / "inside").mkdir()
+    (folder / "outside").mkdir()
+    for place in ("inside", "outside"):
+        (folder / place / "tape.yaml").write_text(tape)
+    own = {"agent": {"model": {"replay": "tape.yaml"}}, "backend": "local"}
+    inside, other = folder / "inside", {"agent": {"model": {"replay": "../outside/tape.yaml"}}}
+
+    assert plan(inside, **own).model.shipped
+    assert not plan(inside, **own, options={"untrusted": True}).model.shipped
+    assert not plan(inside, **own, options={"replay": inside / "tape.yaml"}).model.shipped
+    allowed = {"allow_path": (folder / "outside",)}
+    assert not plan(inside, **{**own, **other}, options=allowed).model.shipped
